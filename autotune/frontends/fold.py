@@ -1,0 +1,101 @@
+"""Constant folding with NumPy.
+
+TVM's own ``FoldConstant`` compiles every fold with LLVM, which takes up to a minute on networks whose
+batch norms and layouts fold into some hundred weights. The operations that occur between constants are
+few and NumPy has them all, so they are evaluated directly; what is not in ``NUMPY_OPS`` stays as it is.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tvm
+from numpy.typing import NDArray
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+Array = NDArray[Any]
+
+_MAX_ELEMENTS = 1 << 28  # a fold must not blow a broadcast up to gigabytes
+
+
+def _take(data: Array, indices: Array, attrs: Any) -> Array:
+    return np.take(data, indices.astype(np.int64), axis=None if attrs.axis is None else int(attrs.axis))
+
+
+def _ints(values: Any) -> tuple[int, ...] | None:
+    return None if values is None else tuple(int(v) for v in values)
+
+
+NUMPY_OPS: dict[str, Callable[..., Any]] = {
+    "relax.add": lambda a, b, _: a + b,
+    "relax.subtract": lambda a, b, _: a - b,
+    "relax.multiply": lambda a, b, _: a * b,
+    "relax.divide": lambda a, b, _: a / b if np.issubdtype(a.dtype, np.floating) else a // b,
+    "relax.sqrt": lambda a, _: np.sqrt(a),
+    "relax.rsqrt": lambda a, _: 1 / np.sqrt(a),
+    "relax.negative": lambda a, _: -a,
+    "relax.less": lambda a, b, _: a < b,
+    "relax.where": lambda c, a, b, _: np.where(c, a, b),
+    "relax.take": _take,
+    "relax.permute_dims": lambda a, attrs: np.transpose(a, _ints(attrs.axes)),
+    "relax.reshape": lambda a, shape, _: np.reshape(a, shape),
+    "relax.broadcast_to": lambda a, shape, _: np.broadcast_to(a, shape),
+    "relax.expand_dims": lambda a, attrs: np.expand_dims(a, _ints(attrs.axis) or ()),
+    "relax.squeeze": lambda a, attrs: np.squeeze(a, _ints(attrs.axis)),
+    "relax.astype": lambda a, attrs: a.astype(str(attrs.dtype)),
+    "relax.shape_to_tensor": lambda shape, _: np.asarray(shape, dtype=np.int64),
+}
+
+
+def static_shape(ty: Any) -> tuple[int, ...] | None:
+    """The shape of a tensor type as integers, or None where some extent is symbolic."""
+    shape = getattr(ty, "shape", None)
+    values = getattr(shape, "values", None)
+    if values is None or not all(isinstance(v, tvm.tirx.IntImm) for v in values):
+        return None
+    return tuple(int(v) for v in values)
+
+
+@mutator
+class _Folder(PyExprMutator):  # type: ignore[misc]
+    """Replaces calls whose arguments are all known by their values."""
+
+    def _value(self, expr: Any) -> Array | tuple[int, ...] | None:
+        if isinstance(expr, relax.Var):
+            expr = self.lookup_binding(expr)
+        if isinstance(expr, tvm.ir.GenericConst) and hasattr(expr.value, "numpy"):
+            return expr.value.numpy()  # type: ignore[no-any-return]
+        if isinstance(expr, relax.ShapeExpr):
+            values = list(expr.values)
+            if all(isinstance(v, tvm.tirx.IntImm) for v in values):
+                return tuple(int(v) for v in values)
+        return None
+
+    def visit_call_(self, call: Any) -> Any:
+        call = self.visit_expr_post_order(call)
+        name = getattr(call.op, "name", None)
+        if name == "relax.shape_of":
+            shape = static_shape(call.args[0].ty)
+            return call if shape is None else relax.ShapeExpr(shape)
+        evaluate = NUMPY_OPS.get(name or "")
+        if evaluate is None:
+            return call
+        args = [self._value(a) for a in call.args]
+        shape = static_shape(call.ty)
+        if any(a is None for a in args) or (shape and np.prod(shape) > _MAX_ELEMENTS):
+            return call
+        result = np.ascontiguousarray(evaluate(*args, call.attrs))
+        if shape is not None:
+            result = result.reshape(shape)  # ascontiguousarray makes scalars one-dimensional
+        dtype = str(call.ty.dtype)
+        return relax.const(result.astype(dtype, copy=False), dtype)
+
+
+def fold_constants(mod: tvm.IRModule) -> tvm.IRModule:
+    """Evaluates what depends on constants only in ``main``, and drops what is then unused."""
+    main = _Folder(mod).visit_expr(mod["main"])
+    mod = tvm.IRModule({**{g: f for g, f in mod.functions.items() if g.name_hint != "main"}, "main": main})
+    return tvm.transform.Sequential(
+        [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination()]
+    )(mod)

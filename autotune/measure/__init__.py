@@ -1,0 +1,1 @@
+"""Building, running, verifying and deciding, all in worker processes of their own."""

@@ -1,0 +1,1 @@
+"""Models that predict how good candidates are, from what the database holds."""

@@ -1,0 +1,1 @@
+"""Candidates as numbers: a module an encoding."""

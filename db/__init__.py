@@ -1,0 +1,1 @@
+"""The schema, and the store that every measurement goes through: values in, values out."""

@@ -1,0 +1,73 @@
+"""What can be wrong with a database, one class and one exit code a situation.
+
+Most are raised in one place each: ``db.engine`` for what a URL says, ``db.migrate`` for revisions,
+``db.translate`` for what the drivers report. No text holds a password.
+"""
+
+from search.errors import AutotuneError
+
+
+class DatabaseMissing(AutotuneError):
+    """There is nothing at the URL: no file, or a server's database without our tables."""
+
+    exit_code = 20
+
+
+class DatabaseOlder(AutotuneError):
+    """An older autotune made it; migrating brings it up to date."""
+
+    exit_code = 21
+
+
+class DatabaseNewer(AutotuneError):
+    """A newer autotune made it; this one would misread it."""
+
+    exit_code = 22
+
+
+class NotADatabase(AutotuneError):
+    """The file is something else, another program's database, or damaged."""
+
+    exit_code = 23
+
+
+class DatabaseLocked(AutotuneError):
+    """Another process held a lock for longer than the busy timeout."""
+
+    exit_code = 24
+
+
+class DatabaseReadOnly(AutotuneError):
+    """Writing was asked for, and the file, its folder or the user's role does not allow it."""
+
+    exit_code = 25
+
+
+class DiskFull(AutotuneError):
+    """No room for the next page; what was committed before is safe."""
+
+    exit_code = 26
+
+
+class DatabaseUnreachable(AutotuneError):
+    """The server does not answer or does not let us in, or the disk fails."""
+
+    exit_code = 27
+
+
+class BadDatabaseURL(AutotuneError):
+    """The text given as a database's place cannot be one."""
+
+    exit_code = 28
+
+
+class NoSuchRecord(AutotuneError):
+    """A hash, prefix or run that was asked for does not stand for exactly one record."""
+
+    exit_code = 29
+
+
+class DatabaseExists(AutotuneError):
+    """Creating was asked for where something lies already; nothing was touched."""
+
+    exit_code = 30

@@ -1,0 +1,113 @@
+"""Models, workloads, candidates and measurements, inside a session of the store's."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.orm import Session
+
+from db import schema
+from db.rows import (
+    by_prefix,
+    conditions_row,
+    insert_missing,
+    known_id,
+    known_ids,
+    records_of,
+    to_candidate,
+    to_workload,
+    workload_row,
+)
+from search.problem import (
+    Candidate,
+    Conditions,
+    ErrorKind,
+    MeasureError,
+    Measurement,
+    Task,
+    Workload,
+)
+
+
+def add_workloads(session: Session, workloads: Sequence[Workload]) -> None:
+    rows = {w.hash: workload_row(w) for w in workloads}
+    insert_missing(session, schema.Workload, [rows[h] for h in sorted(rows)])
+
+
+def add_model(session: Session, hash: str, name: str, source: str, tasks: Sequence[Task]) -> None:
+    """Adds the model, or brings its name, source and tasks up to date."""
+    add_workloads(session, [t.workload for t in tasks])
+    insert_missing(session, schema.Model, [{"hash": hash, "name": name, "source": source}])
+    # The update locks the row, so that two processes cannot replace the tasks at once.
+    session.execute(update(schema.Model).where(schema.Model.hash == hash).values(name=name, source=source))
+    model = known_id(session, schema.Model, hash)
+    session.execute(delete(schema.Task).where(schema.Task.model_id == model))
+    workloads = known_ids(session, schema.Workload, [t.workload.hash for t in tasks])
+    session.add_all(
+        schema.Task(model_id=model, workload_id=workloads[t.workload.hash], name=t.name, weight=t.weight)
+        for t in tasks
+    )
+
+
+def add_candidates(session: Session, candidates: Sequence[Candidate]) -> dict[str, int]:
+    """Adds those that are new, and gives the ids of all by hash."""
+    workloads = known_ids(session, schema.Workload, [c.workload for c in candidates])
+    rows = {
+        c.hash: {
+            "workload_id": workloads[c.workload],
+            "hash": c.hash,
+            "space": c.space,
+            "choices": c.choices,
+            "trace": c.trace,
+        }
+        for c in candidates
+    }
+    insert_missing(session, schema.Candidate, [rows[h] for h in sorted(rows)])
+    return known_ids(session, schema.Candidate, rows)
+
+
+def add_measurements(
+    session: Session, run_id: int | None, conditions: Conditions, measurements: Sequence[Measurement]
+) -> None:
+    candidates = add_candidates(session, [m.candidate for m in measurements])
+    shared = conditions_row(session, conditions) | {"run_id": run_id}
+    rows = [
+        shared
+        | {
+            "candidate_id": candidates[m.candidate.hash],
+            "samples_s": m.samples_s,
+            "latency_s": None if m.error else m.latency_s,
+            "error_kind": m.error.kind.value if m.error else None,
+            "error_text": m.error.text if m.error else None,
+            "build_s": m.build_s,
+            "measured_at": m.measured_at,
+        }
+        for m in measurements
+    ]
+    if rows:
+        session.execute(insert(schema.Measurement), rows)
+
+
+def measurements(
+    session: Session, workload: str, conditions: Conditions, space: str | None
+) -> list[Measurement]:
+    query = records_of(
+        select(schema.Measurement, schema.Candidate), schema.Measurement, workload, conditions
+    )
+    if space is not None:
+        query = query.where(schema.Candidate.space == space)
+    return [to_measurement(row, to_candidate(candidate, workload)) for row, candidate in session.execute(query)]
+
+
+def to_measurement(row: schema.Measurement, candidate: Candidate) -> Measurement:
+    error = MeasureError(ErrorKind(row.error_kind), row.error_text or "") if row.error_kind else None
+    return Measurement(candidate, tuple(row.samples_s), error, row.build_s, row.measured_at)
+
+
+def workload(session: Session, hash: str) -> Workload:
+    return to_workload(by_prefix(session, schema.Workload, hash))
+
+
+def candidate(session: Session, hash: str) -> Candidate:
+    row = by_prefix(session, schema.Candidate, hash)
+    workload = session.scalars(select(schema.Workload.hash).where(schema.Workload.id == row.workload_id)).one()
+    return to_candidate(row, workload)

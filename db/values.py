@@ -1,0 +1,140 @@
+"""What the store takes and gives beside the values of ``search.problem``: plain and frozen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from search.problem import Conditions, ErrorKind, Hardware, Workload
+
+
+class RunStatus(StrEnum):
+    """Where a run stands. Only ``RUNNING`` and ``INTERRUPTED`` runs can be resumed."""
+
+    RUNNING = "running"
+    FINISHED = "finished"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What makes two runs the same run, so that one can go on where the other stopped.
+
+    Attributes:
+        model: Hash of the model.
+        conditions: Hardware, target and threads that the run measures under.
+        settings: All else that was asked for, as JSON values; recorded, not part of the identity.
+    """
+
+    model: str
+    conditions: Conditions
+    seed: int
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of the tuner, as recorded.
+
+    Attributes:
+        pid: Process that executes the run, or did so last, on ``host``.
+        heartbeat_at: When that process last said that it lives.
+        elapsed_s: Seconds of tuning, over all processes that worked on the run.
+        trials: Candidates measured so far.
+    """
+
+    id: int
+    spec: RunSpec
+    status: RunStatus
+    pid: int
+    host: str
+    started_at: datetime
+    heartbeat_at: datetime
+    finished_at: datetime | None
+    elapsed_s: float
+    trials: int
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A line in the list of runs; ``model`` and ``hardware`` are names, ``failed`` is part of ``measured``."""
+
+    id: int
+    model: str
+    hardware: str
+    target: str
+    threads: int
+    seed: int
+    status: RunStatus
+    started_at: datetime
+    heartbeat_at: datetime
+    elapsed_s: float
+    trials: int
+    measured: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class TaskProgress:
+    """What one run did for one task; ``fastest_s`` is the least latency measured, None without any."""
+
+    name: str
+    workload: str
+    weight: int
+    measured: int
+    fastest_s: float | None
+
+
+@dataclass(frozen=True)
+class RunDetail:
+    """All about one run."""
+
+    run: Run
+    model: str
+    tasks: tuple[TaskProgress, ...]
+    failures: Mapping[ErrorKind, int]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """What is known of a workload under one set of conditions."""
+
+    hardware: str
+    target: str
+    threads: int
+    measured: int
+    failed: int
+    fastest_s: float | None
+
+
+@dataclass(frozen=True)
+class WorkloadDetail:
+    """All about one workload; ``tasks`` pairs a model's name with the task's name in it."""
+
+    workload: Workload
+    tasks: tuple[tuple[str, str], ...]
+    coverage: tuple[Coverage, ...]
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Where the winners of a model were written, and what is in there."""
+
+    model: str
+    run_id: int | None
+    path: str
+    manifest: Mapping[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class Stats:
+    """The database at a glance; ``rows`` counts by table."""
+
+    revision: str
+    size_bytes: int
+    rows: Mapping[str, int]
+    failures: Mapping[ErrorKind, int]
+    hardware: tuple[Hardware, ...]

@@ -1,0 +1,1 @@
+"""What can be chosen for a kernel (spaces), and who chooses (searchers)."""

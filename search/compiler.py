@@ -1,0 +1,42 @@
+"""The one place that imports TVM's scheduling parts, and works around what that import costs.
+
+``TuneContext`` imports ``tvm.s_tir.tensor_intrin``, which loads the tensor instructions of every
+platform. On Python 3.11 that takes one to four minutes: each of some hundred TVMScript definitions
+calls ``inspect.stack()``, which scans all loaded modules. Only this platform's instructions are of use,
+so an empty package is put in its place, and just the module that the platform needs is loaded (0.2 s).
+"""
+
+import importlib
+import platform
+import sys
+import types
+from pathlib import Path
+
+import tvm
+import tvm.s_tir
+from tvm.s_tir.meta_schedule.tune_context import TuneContext
+from tvm.target import Target
+
+_PACKAGE = "tvm.s_tir.tensor_intrin"
+_PLATFORM_MODULES = {"x86_64": "x86", "AMD64": "x86", "aarch64": "arm_cpu", "arm64": "arm_cpu"}
+
+
+def load_tensor_intrinsics() -> None:
+    """Registers this platform's tensor instructions (such as ``dot_16x4_vnni``), once a process."""
+    if _PACKAGE in sys.modules:
+        return
+    package = types.ModuleType(_PACKAGE)
+    package.__path__ = [str(Path(tvm.s_tir.__file__).parent / "tensor_intrin")]
+    sys.modules[_PACKAGE] = package
+    module = _PLATFORM_MODULES.get(platform.machine())
+    if module is not None:
+        importlib.import_module(f"{_PACKAGE}.{module}")
+
+
+def tune_context(module: tvm.IRModule, target: Target) -> TuneContext:
+    """TVM's bundle of schedule rules and postprocessors for ``module`` on ``target``."""
+    load_tensor_intrinsics()
+    return TuneContext(
+        mod=module, target=target, space_generator="post-order-apply", search_strategy="evolutionary",
+        rand_state=1, num_threads=1,
+    )  # fmt: skip

@@ -1,0 +1,76 @@
+"""What every searcher does.
+
+A searcher proposes candidates and hears what became of them. It does not build, measure, store or count
+budgets; the tuner does, in this order::
+
+    searcher = EvolutionarySearcher(space, scorer, seed=0)
+    searcher.update(measurements_from_earlier_runs)
+    while budget:
+        candidates = searcher.suggest(32)
+        searcher.update([measure(c) for c in candidates])
+
+All a searcher knows follows from its seed and the measurements it was told, in order. That is why a run that
+was killed goes on as if nothing had happened: its searchers are told what the database holds.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from search.errors import InvalidCandidate
+from search.problem import Candidate, Choice, Measurement
+from search.space import Draft, Space
+
+
+class Searcher(Protocol):
+    """Proposes candidates of one space."""
+
+    def suggest(self, n: int) -> list[Candidate]:
+        """Up to ``n`` candidates that were not measured yet, none twice; fewer where the space runs out."""
+
+    def update(self, measurements: Sequence[Measurement]) -> None:
+        """Takes note of measurements, failed ones included."""
+
+
+class History:
+    """Measurements of a space in the order told, and the generator that follows from their number."""
+
+    def __init__(self, space: Space, seed: int) -> None:
+        self._space = space
+        self._seed = seed
+        self.measurements: list[Measurement] = []
+        self.measured: set[tuple[Choice, ...]] = set()
+
+    def add(self, measurements: Sequence[Measurement]) -> None:
+        mine = [m for m in measurements if m.candidate.space == self._space.name]
+        self.measurements += mine
+        self.measured.update(m.candidate.choices for m in mine)
+
+    def generator(self) -> np.random.Generator:
+        """The same for the same seed and number of measurements."""
+        return np.random.default_rng([self._seed, len(self.measurements)])
+
+    def fastest(self, n: int) -> list[Measurement]:
+        """The ``n`` best candidates, fastest first."""
+        successes = [m for m in self.measurements if m.error is None]
+        return sorted(successes, key=lambda m: m.latency_s)[:n]
+
+    def realize_new(
+        self, drafts: Sequence[Draft], n: int, taken: set[tuple[Choice, ...]], rng: np.random.Generator
+    ) -> list[Candidate]:
+        """Realizes drafts in order until there are ``n`` that are legal and new; adds them to ``taken``."""
+        found: list[Candidate] = []
+        for draft in drafts:
+            if len(found) == n:
+                break
+            if draft in taken or draft in self.measured:
+                continue
+            try:
+                candidate = self._space.realize(draft, rng)
+            except InvalidCandidate:
+                continue
+            if candidate.choices not in taken and candidate.choices not in self.measured:
+                taken.add(candidate.choices)
+                found.append(candidate)
+        return found

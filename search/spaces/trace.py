@@ -1,0 +1,247 @@
+"""TVM's own schedule space, seen as a sequence of decisions.
+
+TVM's schedule rules derive a few *sketches* from a function: traces of primitives whose parameters are
+left open by sampling instructions. The first decision is the sketch; each sampling instruction is one
+more: how to split a loop into tiles, which constant to take, where to compute a block.
+"""
+
+import functools
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm.s_tir import Schedule
+from tvm.s_tir.schedule import Trace
+from tvm.target import Target
+
+from search.compiler import tune_context
+from search.errors import InvalidCandidate, UnsupportedWorkload
+from search.problem import Candidate, Choice, Decision, Workload
+from search.space import Draft
+from search.spaces.tir import module_of
+
+SPACE_NAME = "tvm-trace/1"
+
+_LOCATION_LIMIT = 64  # more loops than any block has around it
+
+
+@functools.cache
+def factorizations(extent: int, parts: int, innermost_limit: int) -> tuple[tuple[int, ...], ...]:
+    """All ways to write ``extent`` as an ordered product of ``parts`` factors, the last one limited."""
+
+    def split(rest: int, left: int) -> Iterator[tuple[int, ...]]:
+        if left == 1:
+            yield (rest,)
+            return
+        for factor in _divisors(rest):
+            for tail in split(rest // factor, left - 1):
+                yield factor, *tail
+
+    return tuple(t for t in split(extent, parts) if t[-1] <= innermost_limit)
+
+
+def _divisors(n: int) -> list[int]:
+    small = [d for d in range(1, math.isqrt(n) + 1) if n % d == 0]
+    return small + [n // d for d in reversed(small) if d * d != n]
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """A sampling instruction of a sketch. ``choices`` is empty where they depend on the decisions before."""
+
+    name: str
+    instruction: Any
+    choices: tuple[Choice, ...]
+
+
+@dataclass(frozen=True)
+class _Sketch:
+    trace: Trace
+    slots: tuple[_Slot, ...]
+
+
+def _slot(number: int, instruction: Any, decision: Any) -> _Slot:
+    kind = instruction.kind.name
+    if kind == "SamplePerfectTile":
+        parts, limit = (int(a) for a in instruction.attrs)
+        extent = math.prod(int(d) for d in decision)
+        return _Slot(f"tile{number}:{extent}", instruction, factorizations(extent, parts, limit))
+    if kind == "SampleCategorical":
+        return _Slot(f"category{number}", instruction, tuple(range(len(instruction.attrs[0]))))
+    return _Slot(f"location{number}", instruction, ())
+
+
+class TraceSpace:
+    """Every schedule that TVM's rules allow for a workload on a target.
+
+    Raises:
+        UnsupportedWorkload: TVM has no schedule rule that applies.
+    """
+
+    name = SPACE_NAME
+
+    def __init__(self, workload: Workload, target: Target) -> None:
+        self.workload = workload
+        self._module = module_of(workload)
+        self._context = tune_context(self._module, target)
+        try:
+            sketches = self._context.generate_design_space()
+        except Exception as error:
+            raise UnsupportedWorkload(
+                f"{workload.name}: TVM finds no schedules ({_last_line(error)}); it is left untuned"
+            ) from error
+        self._sketches = [self._sketch(s.trace) for s in sketches]
+
+    @staticmethod
+    def _sketch(trace: Trace) -> _Sketch:
+        sampling = [i for i in trace.insts if i.kind.name.startswith("Sample")]
+        slots = tuple(_slot(n, i, trace.get_decision(i)) for n, i in enumerate(sampling))
+        return _Sketch(trace, slots)
+
+    def size(self) -> int:
+        """Number of drafts, counting each place to compute a block at as one choice."""
+        return sum(math.prod(len(s.choices) or 1 for s in k.slots) for k in self._sketches)
+
+    def next_decision(self, prefix: tuple[Choice, ...]) -> Decision | None:
+        if not prefix:
+            return Decision("sketch", tuple(range(len(self._sketches))))
+        sketch = self._sketch_of(prefix)
+        if len(prefix) > len(sketch.slots):
+            return None
+        slot = sketch.slots[len(prefix) - 1]
+        return Decision(slot.name, slot.choices or self._locations(sketch, prefix))
+
+    def sample(self, rng: np.random.Generator) -> Draft:
+        number = int(rng.integers(len(self._sketches)))
+        return number, *(self._draw(slot, rng) for slot in self._sketches[number].slots)
+
+    def mutate(self, draft: Draft, rng: np.random.Generator) -> Draft:
+        slots = self._sketch_of(draft).slots
+        movable = [n for n, s in enumerate(slots) if len(s.choices) != 1]
+        if not movable or rng.random() < 0.05:
+            return self.sample(rng)
+        place = int(rng.choice(movable))
+        mutated: list[Choice | None] = list(draft)
+        mutated[place + 1] = self._vary(slots[place], draft[place + 1], rng)
+        return tuple(mutated)
+
+    def crossover(self, left: Draft, right: Draft, rng: np.random.Generator) -> Draft:
+        if left[0] != right[0]:
+            return left
+        return tuple(a if rng.random() < 0.5 else b for a, b in zip(left, right, strict=True))
+
+    def realize(self, draft: Draft, rng: np.random.Generator) -> Candidate:
+        sketch = self._sketch_of(draft)
+        if len(draft) != len(sketch.slots) + 1:
+            raise InvalidCandidate(f"sketch {draft[0]} takes {len(sketch.slots)} decisions, got {len(draft) - 1}")
+        schedule = self._apply(sketch, sketch.trace.insts, draft[1:], rng)
+        choices = (draft[0], *self._decisions(schedule, len(sketch.slots)))
+        schedule.enter_postproc()
+        for processor in self._context.space_generator.postprocs:
+            if not processor.apply(schedule):
+                raise InvalidCandidate(f"refused by TVM's {type(processor).__name__}")
+        return Candidate(self.workload.hash, self.name, choices, trace_to_json(schedule.trace))
+
+    def _sketch_of(self, draft: Draft) -> _Sketch:
+        number = draft[0]
+        if not isinstance(number, int) or not 0 <= number < len(self._sketches):
+            raise InvalidCandidate(f"sketch {number!r}: expected 0 to {len(self._sketches) - 1}")
+        return self._sketches[number]
+
+    def _apply(self, sketch: _Sketch, instructions: Any, decisions: Draft, rng: np.random.Generator) -> Schedule:
+        """Replays ``instructions`` with ``decisions`` in order; what is None or missing is drawn by TVM."""
+        taken = {
+            slot.instruction: list(d) if isinstance(d, tuple) else d
+            for slot, d in zip(sketch.slots, decisions, strict=False)
+            if d is not None
+        }
+        for slot, decision in zip(sketch.slots, decisions, strict=False):
+            if decision is not None and slot.choices and decision not in slot.choices:
+                raise InvalidCandidate(f"{slot.name}: {decision!r} is not one of its {len(slot.choices)} choices")
+        seed = int(rng.integers(1, 2**31 - 1))
+        schedule = Schedule(self._module, seed=seed, debug_mask="none", error_render_level="fast")
+        try:
+            Trace(instructions, taken).apply_to_schedule(schedule, remove_postproc=True)
+        except Exception as error:
+            raise InvalidCandidate(_last_line(error)) from error
+        return schedule
+
+    @staticmethod
+    def _decisions(schedule: Schedule, count: int) -> tuple[Choice, ...]:
+        """What was decided in fact, which for places to compute at may differ from what was asked."""
+        trace = schedule.trace
+        sampling = [i for i in trace.insts if i.kind.name.startswith("Sample")][:count]
+        return tuple(_choice(trace.get_decision(i)) for i in sampling)
+
+    def _locations(self, sketch: _Sketch, prefix: tuple[Choice, ...]) -> tuple[Choice, ...]:
+        """The places where the next block can be computed: -1 root, -2 inlined, else the index of a loop."""
+        slot = sketch.slots[len(prefix) - 1]
+        instructions = list(sketch.trace.insts)
+        upto = instructions[: instructions.index(slot.instruction) + 1]
+        rng = np.random.default_rng(0)
+        legal: list[Choice] = []
+        for place in range(-2, _LOCATION_LIMIT):
+            schedule = self._apply(sketch, upto, (*prefix[1:], place), rng)
+            if self._decisions(schedule, len(prefix))[-1] == place:
+                legal.append(place)
+            elif place > max(-1, *(int(c) for c in legal if isinstance(c, int)), -1) + 8:
+                break  # legal places lie close together; past the innermost there are none
+        return tuple(legal)
+
+    @staticmethod
+    def _draw(slot: _Slot, rng: np.random.Generator) -> Choice | None:
+        return slot.choices[int(rng.integers(len(slot.choices)))] if slot.choices else None
+
+    def _vary(self, slot: _Slot, choice: Choice | None, rng: np.random.Generator) -> Choice | None:
+        """Moves one prime factor of a tile to another loop most of the time; else draws anew."""
+        if not isinstance(choice, tuple) or rng.random() < 0.3:
+            return self._draw(slot, rng)
+        source = int(rng.choice([n for n, f in enumerate(choice) if f > 1]))
+        goal = int(rng.choice([n for n in range(len(choice)) if n != source]))
+        factor = _smallest_prime(choice[source]) if rng.random() < 0.7 else choice[source]
+        moved = list(choice)
+        moved[source] //= factor
+        moved[goal] *= factor
+        result = tuple(moved)
+        return result if result in slot.choices else self._draw(slot, rng)
+
+
+def _smallest_prime(n: int) -> int:
+    return next((p for p in range(2, math.isqrt(n) + 1) if n % p == 0), n)
+
+
+def _choice(decision: Any) -> Choice:
+    """A TVM decision as a plain value."""
+    if isinstance(decision, int):
+        return decision
+    if hasattr(decision, "value"):
+        return int(decision.value)
+    return tuple(int(d) for d in decision)
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__
+
+
+def trace_to_json(trace: Trace) -> str:
+    """A trace as text that ``apply_trace`` reads back, also in later sessions and on other machines."""
+    return json.dumps(trace.as_json(), default=lambda o: o.value, separators=(",", ":"))
+
+
+def apply_trace(module: tvm.IRModule, trace: str) -> tvm.IRModule:
+    """The scheduled module that a candidate's trace describes.
+
+    Raises:
+        InvalidCandidate: The trace does not apply to this module.
+    """
+    schedule = Schedule(module, debug_mask="none", error_render_level="fast")
+    try:
+        Trace.apply_json_to_schedule(json.loads(trace), schedule)
+    except Exception as error:
+        raise InvalidCandidate(f"the trace does not apply: {_last_line(error)}") from error
+    return schedule.mod
