@@ -30,16 +30,16 @@ def resolve_url(given: str | None = None) -> str:
     Raises:
         BadDatabaseURL: It is none of these.
     """
-    text = given or os.environ.get("AUTOTUNE_DB") or str(platformdirs.user_data_path("autotune") / "autotune.db")
+    text = given or os.environ.get("AUTOTUNE_DB") or platformdirs.user_data_dir("autotune") + "/autotune.db"
     try:
-        url = make_url(text) if "://" in text else URL.create("sqlite", database=str(Path(text).expanduser()))
+        url = make_url(text) if "://" in text else URL.create("sqlite", database=os.path.expanduser(text))
     except (ArgumentError, ValueError) as error:
         raise _bad(text) from error
     if url.drivername in ("sqlite", "sqlite+pysqlite"):
-        name = url.database or ":memory:"
-        if name == ":memory:" or name.startswith("file:") or url.host or url.query not in ({}, {"mode": "ro"}):
+        file = url.database or ":memory:"
+        if file.startswith((":memory:", "file:")) or url.host or url.query not in ({}, {"mode": "ro"}):
             raise _bad(text)
-        url = url.set(drivername="sqlite", database=os.path.abspath(name))
+        url = url.set(drivername="sqlite", database=os.path.abspath(file))
     elif url.drivername in ("postgresql", "postgresql+psycopg") and url.database:
         url = url.set(drivername="postgresql+psycopg")
     else:
@@ -128,9 +128,9 @@ def _begin_sqlite(connection: Connection) -> None:
 
 
 class Database:
-    """An engine and the transactions on it, errors translated. Usable from several threads, not over a fork."""
+    """An engine and the transactions on it, errors translated. For any threads of one process."""
 
-    def __init__(self, url: str, *, busy_timeout_s: float = BUSY_TIMEOUT_S, foreign_keys: bool = True) -> None:
+    def __init__(self, url: str, busy_timeout_s: float = BUSY_TIMEOUT_S, foreign_keys: bool = True) -> None:
         self.url = url
         self.engine = make_engine(url, busy_timeout_s=busy_timeout_s, foreign_keys=foreign_keys)
 

@@ -7,7 +7,7 @@ repository and where it is installed.
 import os
 import sqlite3
 import tempfile
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -59,10 +59,8 @@ def create(url: str | None = None) -> None:
 
 def create_if_missing(url: str | None = None) -> None:
     """As ``create``, but content with what is there. Any number of processes may do so at once."""
-    try:
+    with suppress(DatabaseExists):
         create(url)
-    except DatabaseExists:
-        pass
 
 
 def _create_file(path: Path) -> None:
@@ -88,7 +86,7 @@ def _create_tables(url: str) -> None:
     with closing(Database(url)) as database, database.writing() as session:
         session.execute(select(func.pg_advisory_xact_lock(_CREATING)))
         if _found(session.connection()):
-            raise DatabaseExists(f"{shown(url)} has the tables of autotune already; they were left as they are.")
+            raise DatabaseExists(f"{shown(url)} holds tables of autotune already; it was left as it is.")
         command.upgrade(config(session.connection()), "head")
 
 
@@ -113,7 +111,7 @@ def migrate(url: str | None = None) -> Path | None:
         backup = _backup(path, found) if path else None
         command.upgrade(config(connection), "head")
         if path and connection.execute(text("PRAGMA foreign_key_check")).first():
-            raise NotADatabase(f"{path} holds rows that refer to nothing; it was not migrated. Restore a copy.")
+            raise NotADatabase(f"{path} is damaged: rows refer to nothing. It was not changed; use a copy.")
     return backup
 
 
@@ -161,16 +159,18 @@ def _versions(database: Database, connection: Connection) -> tuple[str, str]:
         raise RuntimeError(f"no migrations in {SCRIPTS}")
     if found is None:
         place = shown(database.url)
+        nothing = f"{place} holds no tables of autotune."
         if sqlite_path(database.url):
-            raise NotADatabase(f"{place} holds no tables of autotune.\nGive another place with --db.")
-        raise DatabaseMissing(f"{place} holds no tables of autotune.\nCreate them: autotune db create --db {place}")
+            raise NotADatabase(f"{nothing}\nGive another place with --db.")
+        raise DatabaseMissing(f"{nothing}\nCreate them: autotune db create --db {place}")
     return found, head
 
 
 def _found(connection: Connection) -> str | None:
     if not inspect(connection).has_table(VERSION_TABLE):
         return None
-    return connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    found: str | None = connection.scalar(text(f"SELECT version_num FROM {VERSION_TABLE}"))
+    return found
 
 
 def _refuse_newer(database: Database, found: str, head: str) -> None:
@@ -178,6 +178,6 @@ def _refuse_newer(database: Database, found: str, head: str) -> None:
         ScriptDirectory.from_config(config()).get_revision(found)
     except CommandError:
         raise DatabaseNewer(
-            f"The database {shown(database.url)} is at revision {found}, which is newer than {head}, the newest "
-            "that this version of autotune knows.\nUpgrade autotune, or give another database with --db."
+            f"The database {shown(database.url)} is at revision {found}, and this version of autotune knows "
+            f"none after {head}.\nUpgrade autotune, or give another database with --db."
         ) from None

@@ -12,7 +12,7 @@ from db.rows import (
     insert_missing,
     known_id,
     known_ids,
-    records_of,
+    recorded,
     to_candidate,
     to_workload,
     workload_row,
@@ -90,12 +90,11 @@ def add_measurements(
 def measurements(
     session: Session, workload: str, conditions: Conditions, space: str | None
 ) -> list[Measurement]:
-    query = records_of(
-        select(schema.Measurement, schema.Candidate), schema.Measurement, workload, conditions
-    )
+    M, C = schema.Measurement, schema.Candidate
+    query = select(M, C).where(recorded(workload, conditions, M)).order_by(M.id)
     if space is not None:
-        query = query.where(schema.Candidate.space == space)
-    return [to_measurement(row, to_candidate(candidate, workload)) for row, candidate in session.execute(query)]
+        query = query.where(C.space == space)
+    return [to_measurement(m, to_candidate(c, workload)) for m, c in session.execute(query)]
 
 
 def to_measurement(row: schema.Measurement, candidate: Candidate) -> Measurement:
@@ -109,5 +108,4 @@ def workload(session: Session, hash: str) -> Workload:
 
 def candidate(session: Session, hash: str) -> Candidate:
     row = by_prefix(session, schema.Candidate, hash)
-    workload = session.scalars(select(schema.Workload.hash).where(schema.Workload.id == row.workload_id)).one()
-    return to_candidate(row, workload)
+    return to_candidate(row, session.get_one(schema.Workload, row.workload_id).hash)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, and_, select
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -14,7 +14,6 @@ from search.problem import Candidate, Conditions, Hardware, TensorSpec, Workload
 _CHUNK = 1000  # rows named in one statement: the backends limit a statement's parameters, SQLite at 32,766
 T = TypeVar("T")
 Hashed = TypeVar("Hashed", schema.Model, schema.Workload, schema.Candidate)
-Query = TypeVar("Query", bound=Select[Any])
 Recorded = type[schema.Measurement] | type[schema.Verification]
 
 
@@ -26,7 +25,7 @@ def insert_missing(session: Session, table: type[schema.Base], rows: Sequence[Ma
     """
     insert = sqlite.insert if session.get_bind().dialect.name == "sqlite" else postgresql.insert
     if rows:
-        session.execute(insert(schema.Base.metadata.tables[table.__tablename__]).on_conflict_do_nothing(), rows)
+        session.execute(insert(table).on_conflict_do_nothing(), rows)
 
 
 def chunks(items: Sequence[T]) -> Iterator[Sequence[T]]:
@@ -42,9 +41,10 @@ def known_ids(session: Session, table: type[Hashed], hashes: Iterable[str]) -> d
     wanted = sorted(set(hashes))
     found: dict[str, int] = {}
     for some in chunks(wanted):
-        found.update((h, i) for h, i in session.execute(select(table.hash, table.id).where(table.hash.in_(some))))
+        rows = session.execute(select(table.hash, table.id).where(table.hash.in_(some)))
+        found |= {hash: id for hash, id in rows}
     if missing := [h for h in wanted if h not in found]:
-        raise NoSuchRecord(f"The database has no row of hash {missing[0]} in its table {table.__tablename__}.")
+        raise NoSuchRecord(f"The table {table.__tablename__} has no row of hash {missing[0]}.")
     return found
 
 
@@ -95,13 +95,13 @@ def under(conditions: Conditions, table: type[schema.UnderConditions]) -> Column
     )
 
 
-def records_of(query: Query, table: Recorded, workload: str, conditions: Conditions) -> Query:
-    """The query confined to one workload under exactly these conditions, in order of insertion."""
-    return (
-        query.join(schema.Candidate, schema.Candidate.id == table.candidate_id)
-        .join(schema.Workload, schema.Workload.id == schema.Candidate.workload_id)
-        .where(schema.Workload.hash == workload, under(conditions, table))
-        .order_by(table.id)
+def recorded(workload: str, conditions: Conditions, table: Recorded) -> ColumnElement[bool]:
+    """SQL for: the row is of this workload's, joined with its candidate, and holds under the conditions."""
+    return and_(
+        table.candidate_id == schema.Candidate.id,
+        schema.Candidate.workload_id == schema.Workload.id,
+        schema.Workload.hash == workload,
+        under(conditions, table),
     )
 
 

@@ -19,8 +19,11 @@ SILENCE = timedelta(minutes=2)
 
 def start(session: Session, spec: RunSpec) -> Run:
     now = datetime.now(UTC)
+    conditions = conditions_row(session, spec.conditions)
+    if probes := spec.conditions.hardware.probes:
+        session.get_one(schema.Hardware, conditions["hardware_id"]).probes = dict(probes)
     row = schema.Run(
-        **conditions_row(session, spec.conditions),
+        **conditions,
         model_id=known_id(session, schema.Model, spec.model),
         seed=spec.seed,
         settings=dict(spec.settings),
@@ -45,17 +48,18 @@ def resumable(session: Session, spec: RunSpec) -> Run | None:
         .where(under(spec.conditions, schema.Run))
         .order_by(schema.Run.id.desc())
     )
-    row = next((row for row in session.scalars(query) if _is_left(row)), None)
-    return row and to_run(session, row)
+    left = (to_run(session, row) for row in session.scalars(query) if _is_left(row))
+    return next(left, None)
 
 
 def resume(session: Session, run_id: int) -> Run:
     row = session.get(schema.Run, run_id, with_for_update=True)
     if row is None or not _is_left(row):
-        state = f"it is {row.status}, last heard of at {row.heartbeat_at:%F %T} UTC" if row else "there is none"
+        state = f"it is {row.status} (process {row.pid} on {row.host})" if row else "there is none"
         raise NoSuchRecord(f"Run {run_id} cannot be resumed: {state}.")
     row.status = RunStatus.RUNNING.value
-    row.pid, row.host, row.heartbeat_at = os.getpid(), socket.gethostname(), datetime.now(UTC)
+    row.pid, row.host = os.getpid(), socket.gethostname()
+    row.heartbeat_at, row.finished_at = datetime.now(UTC), None
     return to_run(session, row)
 
 

@@ -52,7 +52,7 @@ class Compressed(TypeDecorator[str]):
 
 
 class Prose(TypeDecorator[str]):
-    """Text from anywhere, such as a crashed compiler: what no database stores (NUL, lone surrogates) is escaped."""
+    """Text from anywhere, such as a crashed compiler. NUL and lone surrogates cannot be stored: escaped."""
 
     impl = Text
     cache_ok = True
@@ -72,6 +72,8 @@ class Number(TypeDecorator[float]):
 
 
 class Base(DeclarativeBase):
+    """Every table has a number for its rows, in order of insertion."""
+
     metadata = MetaData(
         naming_convention={
             "pk": "pk_%(table_name)s",
@@ -102,6 +104,8 @@ class UnderConditions:
 
 
 class Hardware(Base):
+    """Devices; ``fingerprint`` follows from the other columns but ``probes``."""
+
     __tablename__ = "hardware"
 
     fingerprint: Mapped[str] = mapped_column(unique=True)
@@ -112,6 +116,8 @@ class Hardware(Base):
 
 
 class Workload(Base):
+    """Kernels; ``args`` holds pairs of shape and dtype."""
+
     __tablename__ = "workloads"
 
     hash: Mapped[str] = mapped_column(unique=True)
@@ -124,6 +130,8 @@ class Workload(Base):
 
 
 class Model(Base):
+    """What was tuned."""
+
     __tablename__ = "models"
 
     hash: Mapped[str] = mapped_column(unique=True)
@@ -132,6 +140,8 @@ class Model(Base):
 
 
 class Task(Base):
+    """Which kernels a model is made of."""
+
     __tablename__ = "tasks"
     __table_args__ = (UniqueConstraint("model_id", "name"),)
 
@@ -142,6 +152,8 @@ class Task(Base):
 
 
 class Run(UnderConditions, Base):
+    """Executions of the tuner; ``status`` is a ``db.values.RunStatus``."""
+
     __tablename__ = "runs"
     __table_args__ = (
         CheckConstraint("status IN ('running', 'finished', 'interrupted', 'failed')", name="status"),
@@ -162,6 +174,8 @@ class Run(UnderConditions, Base):
 
 
 class Candidate(Base):
+    """Schedules of kernels, each once, however often it was measured."""
+
     __tablename__ = "candidates"
     __table_args__ = (UniqueConstraint("workload_id", "hash"),)
 
@@ -192,13 +206,15 @@ class Measurement(UnderConditions, Base):
 
 
 class Verification(UnderConditions, Base):
+    """What verifying candidates found; the newest counts."""
+
     __tablename__ = "verifications"
     __table_args__ = (Index(None, "candidate_id", "hardware_id"),)
 
     candidate_id: Mapped[int] = mapped_column(ForeignKey("candidates.id"))
     run_id: Mapped[int | None] = mapped_column(ForeignKey("runs.id"))
     correct: Mapped[bool]
-    max_error: Mapped[float | None] = mapped_column(Number)
+    max_error: Mapped[float] = mapped_column(Number, nullable=True)
     tolerance: Mapped[float]
     before_s: Mapped[list[Any]]
     after_s: Mapped[list[Any]]
@@ -209,6 +225,8 @@ class Verification(UnderConditions, Base):
 
 
 class Artifact(Base):
+    """Where winners were written to."""
+
     __tablename__ = "artifacts"
 
     model_id: Mapped[int] = mapped_column(ForeignKey("models.id"), index=True)

@@ -45,7 +45,7 @@ class Store:
 
     @property
     def url(self) -> str:
-        """Resolved, so that another process can open it; it may hold a password, ``str(store)`` never does."""
+        """Resolved, for another process to open; it may hold a password, ``str(store)`` never does."""
         return self._database.url
 
     def __str__(self) -> str:
@@ -156,7 +156,9 @@ class Store:
 
     # Proof and product
 
-    def add_verification(self, run_id: int | None, conditions: Conditions, verification: Verification) -> None:
+    def add_verification(
+        self, run_id: int | None, conditions: Conditions, verification: Verification
+    ) -> None:
         """Keeps what verifying a candidate found; its workload must be known."""
         with self._database.writing() as session:
             winners.add_verification(session, run_id, conditions, verification)

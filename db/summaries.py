@@ -30,6 +30,7 @@ C, H, M, R, T, W = (
     schema.Workload,
 )
 _MEASURED, _FAILED, _FASTEST_S = func.count(M.id), func.count(M.error_kind), func.min(M.latency_s)
+_OF_RUN = M.run_id == R.id
 
 
 def stats(session: Session) -> Stats:
@@ -58,11 +59,15 @@ def _failures(session: Session, run_id: int | None = None) -> Mapping[ErrorKind,
 
 def runs(session: Session, limit: int) -> list[RunSummary]:
     query = (
-        select(R, schema.Model.name, H.name, _MEASURED, _FAILED)
+        select(
+            R,
+            schema.Model.name,
+            H.name,
+            select(_MEASURED).where(_OF_RUN).scalar_subquery(),
+            select(_FAILED).where(_OF_RUN).scalar_subquery(),
+        )
         .join(schema.Model, schema.Model.id == R.model_id)
         .join(H, H.id == R.hardware_id)
-        .outerjoin(M, M.run_id == R.id)
-        .group_by(R.id, schema.Model.name, H.name)
         .order_by(R.id.desc())
         .limit(limit)
     )

@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from psycopg import Error as PostgresError
 from sqlalchemy.exc import DBAPIError
 
 from db.errors import (
@@ -66,8 +65,8 @@ _FILES = {
 def _meaning(error: BaseException | None) -> type[AutotuneError] | None:
     if isinstance(error, sqlite3.Error):
         return _SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
-    if isinstance(error, PostgresError):
-        state = error.sqlstate or "08"  # what fails before a server answers has no state
+    if hasattr(error, "sqlstate"):  # psycopg's, whose import takes long and SQLite does without
+        state = getattr(error, "sqlstate", None) or "08"  # what fails before a server answers has no state
         return next((kind for code, kind in _POSTGRES.items() if state.startswith(code)), None)
     if isinstance(error, OSError):
         return _FILES.get(error.errno or 0)

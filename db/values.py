@@ -59,7 +59,7 @@ class Run:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A line in the list of runs; ``model`` and ``hardware`` are names, ``failed`` is part of ``measured``."""
+    """A line in the list of runs: the names of model and hardware; ``failed`` of those ``measured``."""
 
     id: int
     model: str

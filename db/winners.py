@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from db import schema
 from db.records import add_candidates
-from db.rows import chunks, conditions_row, known_id, records_of, to_candidate
+from db.rows import chunks, conditions_row, known_id, recorded, to_candidate
 from db.values import Artifact
 from search.problem import Conditions, Measurement, Verification
 
@@ -20,12 +20,17 @@ from search.problem import Conditions, Measurement, Verification
 def best(session: Session, workload: str, conditions: Conditions, n: int) -> list[Measurement]:
     M, V = schema.Measurement, schema.Verification
     verdicts: dict[int, bool] = {}  # the newest of each candidate: later rows overwrite earlier ones
-    for id, correct in session.execute(records_of(select(V.candidate_id, V.correct), V, workload, conditions)):
+    proofs = select(V.candidate_id, V.correct).where(recorded(workload, conditions, V)).order_by(V.id)
+    for id, correct in session.execute(proofs):
         verdicts[id] = correct
     samples: dict[int, list[float]] = defaultdict(list)
     newest: dict[int, tuple[float, datetime]] = {}
-    query = select(M.candidate_id, M.samples_s, M.build_s, M.measured_at).where(M.latency_s.is_not(None))
-    for id, samples_s, build_s, measured_at in session.execute(records_of(query, M, workload, conditions)):
+    timed = (
+        select(M.candidate_id, M.samples_s, M.build_s, M.measured_at)
+        .where(recorded(workload, conditions, M), M.latency_s.is_not(None))
+        .order_by(M.id)
+    )
+    for id, samples_s, build_s, measured_at in session.execute(timed):
         if verdicts.get(id, True):
             samples[id] += samples_s
             newest[id] = build_s, measured_at
@@ -61,10 +66,9 @@ def add_verification(
 
 
 def verifications(session: Session, workload: str, conditions: Conditions) -> list[Verification]:
-    V = schema.Verification
-    query = records_of(select(V, schema.Candidate), V, workload, conditions)
-    found = [_to_verification(row, candidate, workload) for row, candidate in session.execute(query)]
-    return found[::-1]
+    V, C = schema.Verification, schema.Candidate
+    query = select(V, C).where(recorded(workload, conditions, V)).order_by(V.id.desc())
+    return [_to_verification(row, candidate, workload) for row, candidate in session.execute(query)]
 
 
 def _to_verification(row: schema.Verification, candidate: schema.Candidate, workload: str) -> Verification:

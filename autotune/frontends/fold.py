@@ -57,6 +57,13 @@ def static_shape(ty: Any) -> tuple[int, ...] | None:
     return tuple(int(v) for v in values)
 
 
+def constant(expr: Any) -> Array | None:
+    """The value of a constant tensor, None for anything else."""
+    if isinstance(expr, tvm.ir.GenericConst) and hasattr(expr.value, "numpy"):
+        return expr.value.numpy()  # type: ignore[no-any-return]
+    return None
+
+
 @mutator
 class _Folder(PyExprMutator):  # type: ignore[misc]
     """Replaces calls whose arguments are all known by their values."""
@@ -64,8 +71,8 @@ class _Folder(PyExprMutator):  # type: ignore[misc]
     def _value(self, expr: Any) -> Array | tuple[int, ...] | None:
         if isinstance(expr, relax.Var):
             expr = self.lookup_binding(expr)
-        if isinstance(expr, tvm.ir.GenericConst) and hasattr(expr.value, "numpy"):
-            return expr.value.numpy()  # type: ignore[no-any-return]
+        if (value := constant(expr)) is not None:
+            return value
         if isinstance(expr, relax.ShapeExpr):
             values = list(expr.values)
             if all(isinstance(v, tvm.tirx.IntImm) for v in values):

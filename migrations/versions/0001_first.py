@@ -25,7 +25,13 @@ INDICES = {  # table: columns of each index
 def upgrade() -> None:
     table(
         "hardware",
-        {"fingerprint": sa.Text, "name": sa.Text, "cores": sa.Integer, "features": sa.JSON, "probes": sa.JSON},
+        {
+            "fingerprint": sa.Text,
+            "name": sa.Text,
+            "cores": sa.Integer,
+            "features": sa.JSON,
+            "probes": sa.JSON,
+        },
         unique("hardware", "fingerprint"),
     )
     table(

@@ -60,8 +60,7 @@ class EvolutionarySearcher:
         taken: set[tuple[Choice, ...]] = set()
         guided = n - int(rng.binomial(n, self._settings.random_share))
         found = self._history.realize_new(ranked, guided, taken, rng)
-        spare = [c for c in self._random.suggest(n) if c.choices not in taken]
-        return found + spare[: n - len(found)]
+        return found + [c for c in self._random.suggest(n - len(found)) if c.choices not in taken]
 
     def _breed(self, rng: np.random.Generator) -> list[Draft]:
         """Drafts of all generations, best score first; none while the scorer knows nothing."""

@@ -1,0 +1,117 @@
+"""Folds scales and shifts of channels, which is what a batch norm comes down to, into convolutions."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from autotune.frontends.fold import Array, constant, fold_constants
+
+_OPERATIONS = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
+
+
+@dataclass(frozen=True)
+class _Affine:
+    """``scale * convolution + shift``, one value a channel: float64 [channels]."""
+
+    convolution: Any
+    scale: Array
+    shift: Array
+    length: int  # of the chain of operations that it replaces
+
+    def then(self, operation: str, value: Array, value_first: bool) -> "_Affine | None":
+        """This, followed by one more operation with a constant."""
+        scale, shift = self.scale, self.shift
+        match operation:
+            case "relax.add":
+                shift = shift + value
+            case "relax.subtract" if value_first:
+                scale, shift = -scale, value - shift
+            case "relax.subtract":
+                shift = shift - value
+            case "relax.multiply":
+                scale, shift = scale * value, shift * value
+            case "relax.divide" if not value_first:
+                scale, shift = scale / value, shift / value
+            case _:
+                return None
+        return _Affine(self.convolution, scale, shift, self.length + 1)
+
+
+@mutator
+class _AffineFolder(PyExprMutator):  # type: ignore[misc]
+    """Replaces the end of each chain by one convolution with scaled weights and one addition."""
+
+    def __init__(self, module: tvm.IRModule) -> None:
+        super().__init__(module)
+        self._uses = _count_uses(module["main"])
+
+    def visit_call_(self, call: Any) -> Any:
+        uses = [self._uses[a] for a in call.args if isinstance(a, relax.Var)]
+        call = self.visit_expr_post_order(call)
+        if getattr(call.op, "name", None) not in _OPERATIONS or uses != [1]:
+            return call
+        found = self._affine(call)
+        if found is None or found.length < 2:
+            return call
+        convolution = found.convolution
+        weight = constant(convolution.args[1])
+        scaled = (weight * found.scale[:, None, None, None]).astype(weight.dtype)
+        shift = found.shift[None, :, None, None].astype(weight.dtype)
+        arguments = [convolution.args[0], relax.const(scaled)]
+        scaled_convolution = relax.Call(convolution.op, arguments, convolution.attrs, convolution.ty_args)
+        return relax.op.add(self.builder_.emit(scaled_convolution), relax.const(shift))
+
+    def _affine(self, expr: Any) -> _Affine | None:
+        if isinstance(expr, relax.Var):
+            expr = self.lookup_binding(expr)
+        name = getattr(getattr(expr, "op", None), "name", None)
+        if name == "relax.nn.conv2d":
+            weight = constant(expr.args[1])
+            if weight is None or expr.attrs.data_layout != "NCHW" or expr.attrs.kernel_layout != "OIHW":
+                return None
+            return _Affine(expr, np.ones(weight.shape[0]), np.zeros(weight.shape[0]), 0)
+        if name not in _OPERATIONS:
+            return None
+        for place in (0, 1):
+            value, inner = constant(expr.args[place]), self._inner(expr.args[1 - place])
+            if value is None or inner is None:
+                continue
+            channels = len(inner.scale)
+            if value.size == 1 or value.shape == (1, channels, 1, 1) or value.shape == (channels, 1, 1):
+                spread = np.broadcast_to(value.astype(np.float64).reshape(-1), (channels,))
+                return inner.then(name, spread, value_first=place == 0)
+        return None
+
+    def _inner(self, expr: Any) -> _Affine | None:
+        return self._affine(expr) if isinstance(expr, relax.Var) else None
+
+
+def _count_uses(function: Any) -> Counter[Any]:
+    """How often each variable is used, over the whole function."""
+    uses: Counter[Any] = Counter()
+
+    def visit(node: Any) -> None:
+        if isinstance(node, relax.Call):
+            uses.update(a for a in node.args if isinstance(a, relax.Var))
+        elif isinstance(node, relax.Tuple):
+            uses.update(f for f in node.fields if isinstance(f, relax.Var))
+
+    relax.analysis.post_order_visit(function, visit)
+    if isinstance(function.body.body, relax.Var):
+        uses[function.body.body] += 1
+    return uses
+
+
+def fold_affine(module: tvm.IRModule) -> tvm.IRModule:
+    """Folds chains of additions and multiplications by constants into the convolutions before them.
+
+    A convolution whose own output is needed besides stays as it is.
+    """
+    main = _AffineFolder(module).visit_expr(module["main"])
+    others = {g: f for g, f in module.functions.items() if g.name_hint != "main"}
+    return fold_constants(tvm.IRModule({**others, "main": main}))

@@ -1,0 +1,111 @@
+"""From operators to kernels: what a model's graph goes through before anything is tuned.
+
+Batch norms fold into convolutions, constants are evaluated, images move to channels-last layout (the innermost
+loop of a convolution is then a vector of output channels over contiguous weights, which is what CPUs' vector
+units want), and neighbouring operators are fused into TIR functions. Each distinct function is a task.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import tvm
+from tvm import relax
+from tvm.target import Target
+
+from autotune.errors import UnsupportedModel
+from autotune.frontends.affine import fold_affine
+from autotune.frontends.fold import fold_constants
+from autotune.frontends.model import ModelInput, SourceModel
+from search.problem import Task, digest
+from search.spaces.tir import workload_from_tir
+
+_CHANNELS_LAST = {"relax.nn.conv2d": ["NHWC", "HWIO"]}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model whose kernels are known.
+
+    Attributes:
+        source: The model as it was imported; its ``reference`` still runs the original.
+        module: Relax module that calls one TIR function a kernel.
+        tasks: Distinct kernels, the most work first.
+        functions: Name of each TIR function in ``module``, with the hash of its workload.
+    """
+
+    source: SourceModel
+    module: tvm.IRModule = field(repr=False)
+    tasks: tuple[Task, ...] = field(repr=False)
+    functions: dict[str, str] = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def inputs(self) -> tuple[ModelInput, ...]:
+        return self.source.inputs
+
+    @property
+    def hash(self) -> str:
+        """Identity for tuning: what is computed on which shapes; the weights' values do not matter."""
+        kernels = sorted((t.workload.hash, t.weight) for t in self.tasks)
+        shapes = [(i.name, i.spec.shape, i.spec.dtype) for i in self.inputs]
+        return digest(["model/1", self.name, shapes, kernels])
+
+
+def lower(source: SourceModel, target: Target) -> Model:
+    """Folds, lays out and fuses a model, and finds its tasks.
+
+    Raises:
+        UnsupportedModel: An operator has no implementation in TIR.
+    """
+    module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
+    module = fold_affine(module)
+    module = fold_constants(relax.transform.ConvertLayout(_CHANNELS_LAST)(module))
+    with target:
+        module = tvm.transform.Sequential(
+            [
+                relax.transform.LegalizeOps(),
+                relax.transform.AnnotateTIROpPattern(),
+                relax.transform.FuseOps(),
+                relax.transform.FuseTIR(),
+                relax.transform.DeadCodeElimination(),
+                relax.transform.RewriteDataflowReshape(),
+                relax.transform.DeadCodeElimination(),
+            ]
+        )(module)
+    calls = _count_calls(module, source.name)
+    tasks: dict[str, Task] = {}
+    functions: dict[str, str] = {}
+    for variable, count in calls.items():
+        workload = workload_from_tir(module[variable], variable)
+        functions[variable] = workload.hash
+        known = tasks.get(workload.hash)
+        name = known.name if known else variable
+        tasks[workload.hash] = Task(name, workload, count + (known.weight if known else 0))
+    ordered = sorted(tasks.values(), key=lambda t: (-t.workload.flop * t.weight, t.name))
+    return Model(source, module, tuple(ordered), functions)
+
+
+def _count_calls(module: tvm.IRModule, name: str) -> Counter[str]:
+    """How often ``main`` calls each TIR function."""
+    calls: Counter[str] = Counter()
+    missing: set[str] = set()
+
+    def visit(node: relax.Expr) -> None:
+        if not isinstance(node, relax.Call):
+            return
+        operator = getattr(node.op, "name", "")
+        if operator == "relax.call_tir":
+            calls[node.args[0].name_hint] += 1
+        elif operator.startswith("relax.") and operator not in _RUNTIME_CALLS:
+            missing.add(operator)
+
+    relax.analysis.post_order_visit(module["main"], visit)
+    if missing:
+        raise UnsupportedModel(f"{name}: no TIR implementation of {', '.join(sorted(missing))}")
+    return calls
+
+
+_RUNTIME_CALLS = {"relax.reshape", "relax.call_pure_packed", "relax.call_dps_packed", "relax.memory.view"}

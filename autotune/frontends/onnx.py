@@ -1,0 +1,182 @@
+"""ONNX files: sizes fixed, shapes and constants folded by ONNX Runtime, then TVM's importer.
+
+TVM imports a graph whose reshapes are computed in the graph only if somebody folds them first. ONNX Runtime's
+basic optimisations do, and they fold batch norms into convolutions as well.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import tvm
+from onnx import numpy_helper
+from tvm.relax.frontend.onnx import from_onnx
+
+from autotune.errors import BadInput, BadModel, DynamicInput, UnsupportedModel
+from autotune.frontends.model import Array, ModelInput, SourceModel
+from search.problem import TensorSpec
+
+_PROVIDERS = ["CPUExecutionProvider"]
+
+
+def load_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int | None) -> SourceModel:
+    """Imports an ONNX file.
+
+    Args:
+        shapes: Sizes of inputs that the file leaves open, by input name.
+        batch: Size of the first dimension where the file leaves it open.
+
+    Raises:
+        BadModel: Not an ONNX file, or a damaged one.
+        DynamicInput: A size is open and was not given.
+        BadInput: A size was given that contradicts the file.
+        UnsupportedModel: An operator cannot be imported.
+    """
+    model = _parse(path)
+    inputs = _fix_inputs(model, shapes, batch)
+    with tempfile.TemporaryDirectory() as folder:
+        fixed, folded = Path(folder) / "fixed.onnx", Path(folder) / "folded.onnx"
+        _save(model, fixed)
+        graph = _fold(fixed, folded, path)
+    _keep_inputs(graph, [i.name for i in inputs])
+    _replace_one_hot(graph)
+    module = _import(graph, path)
+
+    session: onnxruntime.InferenceSession | None = None
+
+    def reference(arrays: Sequence[Array]) -> list[Array]:
+        nonlocal session
+        if session is None:
+            session = make_session(model)
+        feed = {i.name: a for i, a in zip(inputs, arrays, strict=True)}
+        return [np.asarray(o) for o in session.run(None, feed)]
+
+    return SourceModel(path.stem, str(path), module, inputs, reference, "ONNX Runtime")
+
+
+def make_session(
+    model: onnx.ModelProto, options: onnxruntime.SessionOptions | None = None
+) -> onnxruntime.InferenceSession:
+    """A CPU session for a model in memory, external weights included."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        _save(model, path)
+        return onnxruntime.InferenceSession(path, options or _options(), providers=_PROVIDERS)
+
+
+def _options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return options
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    try:
+        model = onnx.load(path)
+    except Exception as error:  # protobuf, missing external data, unreadable file: the parser has many
+        raise BadModel(f"{path} cannot be read as ONNX: {_line(error)}") from error
+    if not model.graph.node or not model.opset_import:
+        raise BadModel(f"{path} is not an ONNX model (it holds no operators); is it complete?")
+    return model
+
+
+def _save(model: onnx.ModelProto, path: Path) -> None:
+    big = model.ByteSize() > 1_900_000_000  # protobuf ends at 2 GiB
+    onnx.save(model, path, save_as_external_data=big)
+
+
+def _fix_inputs(
+    model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]], batch: int | None
+) -> tuple[ModelInput, ...]:
+    """Writes the given sizes into the model; returns its inputs without those that are weights."""
+    weights = {w.name for w in model.graph.initializer}
+    values = [v for v in model.graph.input if v.name not in weights]
+    unknown = set(shapes) - {v.name for v in values}
+    if unknown:
+        names = ", ".join(v.name for v in values)
+        raise BadInput(f"--input {sorted(unknown)[0]}: the model has no such input; it has {names}")
+    return tuple(_fix_input(v, shapes.get(v.name), batch) for v in values)
+
+
+def _fix_input(
+    value: onnx.ValueInfoProto, shape: tuple[int, ...] | None, batch: int | None
+) -> ModelInput:
+    tensor = value.type.tensor_type
+    dims = list(tensor.shape.dim)
+    found = [d.dim_value or None for d in dims]
+    wanted = list(shape) if shape else list(found)
+    if batch and not shape and found and (found[0] is None or found[0] != batch):
+        if found[0] is not None:
+            raise BadInput(f"--batch {batch}: input {value.name} of the file has its first size fixed at {found[0]}")
+        wanted[0] = batch
+    if shape and (len(shape) != len(found) or any(f not in (None, w) for f, w in zip(found, shape, strict=True))):
+        given = "x".join(map(str, shape))
+        raise BadInput(f"--input {value.name}={given}: the file says {_shape_text(dims)}")
+    if wanted and wanted[0] is None and None not in wanted[1:]:
+        wanted[0] = 1  # only the batch is open: one, unless --batch says otherwise
+    if any(w is None for w in wanted):
+        example = "x".join(str(w or 1) for w in wanted)
+        raise DynamicInput(
+            f"input {value.name} has open sizes: {_shape_text(dims)}; give them, "
+            f"for example --input {value.name}={example}"
+        )
+    for dim, size in zip(dims, wanted, strict=True):
+        dim.dim_value = size or 0
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+    return ModelInput(value.name, TensorSpec(tuple(int(w or 0) for w in wanted), str(dtype)))
+
+
+def _shape_text(dims: Sequence[onnx.TensorShapeProto.Dimension]) -> str:
+    return "x".join(d.dim_param or str(d.dim_value or "?") for d in dims) or "a scalar"
+
+
+def _fold(fixed: Path, folded: Path, path: Path) -> onnx.ModelProto:
+    options = _options()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(folded)
+    try:
+        onnxruntime.InferenceSession(fixed, options, providers=_PROVIDERS)
+        return onnx.load(folded)
+    except Exception as error:
+        raise BadModel(f"{path}: ONNX Runtime refuses the model: {_line(error)}") from error
+
+
+def _keep_inputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Drops graph inputs that were weights or became constants."""
+    kept = [v for v in model.graph.input if v.name in names]
+    del model.graph.input[:]
+    model.graph.input.extend(kept)
+
+
+def _replace_one_hot(model: onnx.ModelProto) -> None:
+    """OneHot of constant depth as a look-up in a small table; TVM 0.27's own conversion of it fails."""
+    constants = {w.name: w for w in model.graph.initializer}
+    for node in model.graph.node:
+        axis = next((a.i for a in node.attribute if a.name == "axis"), -1)
+        if node.op_type != "OneHot" or axis != -1 or not set(node.input[1:]) <= set(constants):
+            continue
+        depth, values = (numpy_helper.to_array(constants[n]) for n in node.input[1:])
+        table = np.full((int(depth.item()),) * 2, values[0], dtype=values.dtype)
+        np.fill_diagonal(table, values[1])
+        name = f"{node.name or node.output[0]}_table"
+        model.graph.initializer.append(numpy_helper.from_array(table, name))
+        gather = onnx.helper.make_node("Gather", [name, node.input[0]], list(node.output), axis=0)
+        node.CopyFrom(gather)
+
+
+def _import(model: onnx.ModelProto, path: Path) -> tvm.IRModule:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about renamed inputs
+            return from_onnx(model, keep_params_in_input=False)
+    except Exception as error:
+        raise UnsupportedModel(f"{path}: TVM cannot import the model: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]

@@ -1,0 +1,122 @@
+"""PyTorch: modules and exported programs."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+from tvm.relax.frontend.torch import from_exported_program
+
+from autotune.errors import BadInput, BadModel, DynamicInput, UnsupportedModel
+from autotune.frontends.model import Array, ModelInput, SourceModel
+from search.problem import TensorSpec
+
+
+def load_exported(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int | None) -> SourceModel:
+    """Imports a file written by ``torch.export.save``.
+
+    Raises:
+        BadModel: Not such a file, or one of a PyTorch that this one cannot read.
+        DynamicInput: A size is open and was not given.
+        BadInput: A size was given that contradicts the program.
+        UnsupportedModel: An operator cannot be imported.
+    """
+    try:
+        program = torch.export.load(path)
+    except Exception as error:
+        raise BadModel(f"{path} is not an exported program that PyTorch {torch.__version__} can read: {error}"[:300]) from error
+    return from_program(_fix_sizes(program, shapes, batch), path.stem, str(path))
+
+
+def load_module(
+    module: torch.nn.Module, inputs: Sequence[torch.Tensor], name: str | None = None
+) -> SourceModel:
+    """Exports a module for inputs of these shapes and imports it.
+
+    Raises:
+        UnsupportedModel: ``torch.export`` or TVM cannot take it.
+    """
+    label = name or type(module).__name__
+    try:
+        program = torch.export.export(module.eval(), tuple(inputs))
+    except Exception as error:
+        raise UnsupportedModel(f"{label}: torch.export fails: {_line(error)}") from error
+    return from_program(program, label, name or f"{type(module).__module__}.{type(module).__qualname__}")
+
+
+def from_program(program: torch.export.ExportedProgram, name: str, source: str) -> SourceModel:
+    """Imports an exported program whose input sizes are all fixed."""
+    inputs = tuple(ModelInput(n, _spec(v)) for n, v in _user_inputs(program).items())
+    module = _import(program, name)
+    runnable = program.module()
+
+    def reference(arrays: Sequence[Array]) -> list[Array]:
+        with torch.no_grad():
+            result = runnable(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
+        tensors = result if isinstance(result, (tuple, list)) else [result]
+        return [t.numpy() for t in tensors]
+
+    return SourceModel(name, source, module, inputs, reference, "PyTorch")
+
+
+def _user_inputs(program: torch.export.ExportedProgram) -> dict[str, Any]:
+    """Example values of the inputs that a caller passes, by name."""
+    names = set(program.graph_signature.user_inputs)
+    nodes = [n for n in program.graph.nodes if n.op == "placeholder" and n.name in names]
+    return {n.name: n.meta["val"] for n in nodes}
+
+
+def _spec(value: Any) -> TensorSpec:
+    return TensorSpec(tuple(int(s) for s in value.shape), str(value.dtype).removeprefix("torch."))
+
+
+def _fix_sizes(
+    program: torch.export.ExportedProgram, shapes: Mapping[str, tuple[int, ...]], batch: int | None
+) -> torch.export.ExportedProgram:
+    """Exports the program again with open sizes filled in, if it has any."""
+    values = _user_inputs(program)
+    unknown = set(shapes) - set(values)
+    if unknown:
+        raise BadInput(f"--input {sorted(unknown)[0]}: the program has no such input; it has {', '.join(values)}")
+    wanted = {n: _fixed_shape(n, v, shapes.get(n), batch) for n, v in values.items()}
+    if all(isinstance(s, int) for v in values.values() for s in v.shape):
+        return program
+    examples = tuple(torch.zeros(wanted[n], dtype=v.dtype) for n, v in values.items())
+    return torch.export.export(program.module(), examples)
+
+
+def _fixed_shape(name: str, value: Any, given: tuple[int, ...] | None, batch: int | None) -> tuple[int, ...]:
+    found = [s if isinstance(s, int) else None for s in value.shape]
+    text = "x".join(str(s) for s in value.shape)
+    wanted = list(given) if given else list(found)
+    if batch and not given and wanted and wanted[0] != batch:
+        if found[0] is not None:
+            raise BadInput(f"--batch {batch}: input {name} of the program has its first size fixed at {found[0]}")
+        wanted[0] = batch
+    if len(wanted) != len(found) or any(f not in (None, w) for f, w in zip(found, wanted, strict=False)):
+        raise BadInput(f"--input {name}={'x'.join(map(str, wanted))}: the program says {text}")
+    if wanted and wanted[0] is None and None not in wanted[1:]:
+        wanted[0] = 1  # only the batch is open: one, unless --batch says otherwise
+    if any(w is None for w in wanted):
+        example = "x".join(str(w or 1) for w in wanted)
+        raise DynamicInput(f"input {name} has open sizes: {text}; give them, for example --input {name}={example}")
+    return tuple(int(w or 0) for w in wanted)
+
+
+def _import(program: torch.export.ExportedProgram, name: str) -> tvm.IRModule:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return from_exported_program(
+                program.run_decompositions(), keep_params_as_input=False, unwrap_unit_return_tuple=True
+            )
+    except Exception as error:
+        raise UnsupportedModel(f"{name}: TVM cannot import the program: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]
