@@ -3,10 +3,12 @@
 TVM is imported when a probe runs, so that importing this module stays cheap.
 """
 
+import itertools
 import math
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,10 +34,11 @@ _EXTENSIONS = {
 }  # fmt: skip
 """Vector extensions that matter to a kernel: LLVM's name and the Linux kernel's."""
 
-_RUNS = 40  # of a probe, of which the best counts: a busy machine can only make a run slower
-_PEAK_FLOP = 4e8  # of a run on each core: some milliseconds
+_PROBE_S = 0.4  # of running a kernel, of which the best run counts: other load can only make a run slower
+_PEAK_FLOP = 1e8  # of a run on each core: a millisecond, so that some fall between the slices of other load
 _PEAK_DEPTH = 128  # of the panels multiplied over and over: 23 KiB at most, to stay in L1
-_STREAM_BYTES = 1 << 28  # where cache sizes are not known
+_PART_BYTES = 1 << 23  # streamed by each core in a run: as short, for the same reason
+_STREAM_BYTES = 1 << 28  # in all, where cache sizes are not known
 _ONE_CORE_PER_THREAD = -2  # ThreadGroup::AffinityMode of TVM's runtime
 
 
@@ -56,10 +59,10 @@ def describe_hardware(probe: bool = True) -> Hardware:
     """Describes this machine as far as this process may use it.
 
     Args:
-        probe: Also measure, in about a second plus what importing TVM takes: ``peak_gflops_f32`` of the usable
-            cores and ``peak_gflops_f32_core`` of one (10^9 operations a second, a multiply-add being two), and
-            ``bandwidth_gbps`` (10^9 bytes read from memory a second). Neither the affinity nor the TVM thread
-            pool of the calling thread is touched.
+        probe: Also measure, in two seconds plus what importing TVM takes: ``peak_gflops_f32`` of the usable
+            cores and ``peak_gflops_f32_core`` of one (10^9 operations a second, a multiply-add being two),
+            and ``bandwidth_gbps`` (10^9 bytes read from memory a second). Neither the affinity nor the TVM
+            thread pool of the calling thread is touched. Other load on the cores makes the figures too low.
     """
     cpus = _usable_cpus()
     info = _cpu_info()
@@ -100,8 +103,8 @@ def _one_cpu_per_core(allowed: frozenset[int], root: Path = _ROOT) -> list[int]:
 def _cpu_quota(root: Path = _ROOT) -> float:
     """CPUs' worth of time that the process's cgroups allow; infinity where they set no limit.
 
-    Every group on the way up sets a limit of its own. In a container the path may be the one outside, of which
-    only the mount itself exists inside.
+    Every group on the way up sets a limit of its own. In a container the path may be the one outside, of
+    which only the mount itself exists inside.
     """
     quota = math.inf
     for line in _read(root / "proc/self/cgroup").splitlines():
@@ -184,7 +187,7 @@ def _peak_gflops(cpus: Sequence[int], isa: Sequence[str]) -> float:
     total = te.compute(shape, lambda _, i, j: te.sum(a[axes[1], i] * b[axes[1], j], axis=axes), name="total")
     rng = np.random.default_rng(0)
     operands = [rng.random((_PEAK_DEPTH, size), dtype=np.float32) for size in shape[1:]]
-    seconds = _best_s([a, b, total], lanes, cpus, [*operands, np.empty(shape, np.float32)])
+    seconds = _best_s([a, b, total], lanes, cpus, [[*operands, np.empty(shape, np.float32)]])
     return 2 * math.prod(shape) * _PEAK_DEPTH * turns / seconds / 1e9
 
 
@@ -195,39 +198,49 @@ def _bandwidth_gbps(cpus: Sequence[int], isa: Sequence[str]) -> float:
 
     lanes, _ = _register_block(isa)
     caches = {(c.name, c.shared): c.bytes for cpu in cpus for c in _caches(cpu)}
-    size = min(4 * sum(caches.values()) or _STREAM_BYTES, 1 << 30, psutil.virtual_memory().available // 8)
+    size = min(4 * sum(caches.values()) or _STREAM_BYTES, 1 << 30, psutil.virtual_memory().available // 4)
     shape = len(cpus), 8, lanes
-    steps = size // (4 * math.prod(shape))
+    steps = _PART_BYTES // (4 * 8 * lanes)
     streamed = len(cpus), steps, 8, lanes
-    data = te.placeholder(streamed, name="data")
-    step = te.reduce_axis((0, steps))
+    data, step = te.placeholder(streamed, name="data"), te.reduce_axis((0, steps))
     total = te.compute(shape, lambda p, i, j: te.sum(data[p, step, i, j], axis=[step]), name="total")
     # Ones, since pages never written to are all one page of zeros, which stays in L1.
-    arrays = [np.ones(streamed, np.float32), np.empty(shape, np.float32)]
-    return arrays[0].nbytes / _best_s([data, total], lanes, cpus, arrays) / 1e9
+    part, out = np.ones(streamed, np.float32), np.empty(shape, np.float32)
+    return part.nbytes / _best_s([data, total], lanes, cpus, [[part, out]] * (size // part.nbytes + 1)) / 1e9
 
 
-def _best_s(tensors: Sequence[Any], lanes: int, cpus: Sequence[int], arrays: Sequence[Any]) -> float:
+def _best_s(tensors: Sequence[Any], lanes: int, cpus: Sequence[int], batches: Sequence[Any]) -> float:
     """Seconds of the fastest run of a sum, the last of ``tensors``, on one thread for each CPU.
 
-    It runs in a thread of its own, because TVM's thread pool belongs to a thread: its size is fixed when first
-    used (and by default half of the logical CPUs), and it changes the affinity of its owner. The owner works
-    too, and is bound like the others: left free, it may share a core with one of them all along.
+    Each run takes the next of the batches of arrays.
+
+    It runs in a thread of its own, because TVM's thread pool belongs to a thread: its size is fixed when
+    first used (and by default half of the logical CPUs), and it changes the affinity of its owner. The owner
+    works too, and is bound like the others: left free, it may share a core with one of them all along.
     """
     import tvm
 
     from autotune.target import host_target
 
     built = tvm.tirx.build(_in_registers(tensors, lanes), target=host_target(len(cpus)))
-    arguments = [tvm.runtime.tensor(a) for a in arrays]
+    arguments = [[tvm.runtime.tensor(array) for array in batch] for batch in batches]
 
     def best() -> float:
         configure = tvm.get_global_func("runtime.config_threadpool")
         configure(_ONE_CORE_PER_THREAD, len(cpus), [str(cpu) for cpu in cpus])
         if sys.platform == "linux":
             os.sched_setaffinity(0, cpus[:1])
-        run = built.time_evaluator("main", tvm.cpu(), number=1, repeat=_RUNS)
-        return float(min(run(*arguments).results))
+        kernel = built["main"]
+        kernel(*arguments[0])  # starts the threads
+        seconds, until = [], time.perf_counter() + _PROBE_S
+        for batch in itertools.cycle(arguments):
+            start = time.perf_counter()
+            kernel(*batch)
+            end = time.perf_counter()
+            seconds.append(end - start)
+            if end > until:
+                break
+        return min(seconds)
 
     with ThreadPoolExecutor(max_workers=1) as thread:
         return thread.submit(best).result()

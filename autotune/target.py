@@ -22,7 +22,7 @@ _EMITTED = (
 )  # fmt: skip
 """How LLVM's names of those features begin that its code generator uses unasked.
 
-Whether the others (``sgx``, ``tsxldtrk``: virtual machines hide many) are there makes no difference to a kernel.
+Whether the others (``sgx``, ``tsxldtrk``: virtual machines hide many) are there changes no kernel.
 """
 
 

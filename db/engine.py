@@ -33,8 +33,8 @@ def resolve_url(given: str | None = None) -> str:
     text = given or os.environ.get("AUTOTUNE_DB") or platformdirs.user_data_dir("autotune") + "/autotune.db"
     try:
         url = make_url(text) if "://" in text else URL.create("sqlite", database=os.path.expanduser(text))
-    except (ArgumentError, ValueError) as error:
-        raise _bad(text) from error
+    except (ArgumentError, ValueError):
+        raise _bad(text) from None  # whose text may hold a part of the password
     if url.drivername in ("sqlite", "sqlite+pysqlite"):
         file = url.database or ":memory:"
         if file.startswith((":memory:", "file:")) or url.host or url.query not in ({}, {"mode": "ro"}):
@@ -49,15 +49,18 @@ def resolve_url(given: str | None = None) -> str:
 
 def _bad(text: str) -> BadDatabaseURL:
     return BadDatabaseURL(
-        f"{shown(text)!r} is no place for a database.\nGive a path (SQLite; in memory is not possible), "
+        f"{_masked(text)!r} is no place for a database.\nGive a path (SQLite; in memory is not possible), "
         "sqlite:////absolute/path, or postgresql://USER:PASSWORD@HOST/NAME."
     )
 
 
 def shown(url: str) -> str:
-    """The URL as people may see it: a path for SQLite, elsewhere without passwords, however malformed."""
-    if path := sqlite_path(url):
-        return str(path)
+    """A resolved URL as people may see it: a path for SQLite, elsewhere without passwords."""
+    return str(sqlite_path(url) or _masked(url))
+
+
+def _masked(url: str) -> str:
+    """Without passwords, however malformed the URL is."""
     url = re.sub(r"://([^:@/]*):.*@", r"://\1:***@", url, flags=re.DOTALL)
     return re.sub(r"(pass\w*)=[^&]*", r"\1=***", url, flags=re.IGNORECASE)
 

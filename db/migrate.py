@@ -71,15 +71,19 @@ def _create_file(path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
         new = Path(folder) / path.name
         engine = make_engine(resolve_url(str(new)), create=True)
-        with closing(engine.raw_connection()) as connection:
-            connection.cursor().execute("PRAGMA journal_mode = WAL")
-        with engine.begin() as connection:
-            command.upgrade(config(connection), "head")
-        engine.dispose()
+        try:
+            with closing(engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+            with engine.begin() as connection:
+                command.upgrade(config(connection), "head")
+        finally:
+            engine.dispose()
         try:
             os.link(new, path)
         except FileExistsError:
             raise exists from None
+        except OSError:  # a file system without hard links; where it is for lack of rights, this fails too
+            new.rename(path)
 
 
 def _create_tables(url: str) -> None:

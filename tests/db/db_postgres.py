@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import glob
-from itertools import count
 from pathlib import Path
 
 import psycopg
@@ -19,7 +18,6 @@ class PostgresServer:
 
     def __init__(self, programs: Path, folder: Path, user: str | None) -> None:
         self.programs, self.folder, self.user = programs, folder, user
-        self.numbers = count()
 
     def run(self, program: str, *args: str) -> None:
         subprocess.run(
@@ -35,11 +33,13 @@ class PostgresServer:
     def url(self, database: str) -> str:
         return f"postgresql://autotune@/{database}?host={self.folder}"
 
-    def new_database(self) -> str:
-        name = f"test{next(self.numbers)}"
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        return self.url(name)
+    def empty_database(self) -> str:
+        """The URL of a database as good as new, in a tenth of the time that a new one takes."""
+        url = self.url("postgres")
+        with psycopg.connect(url) as connection:
+            connection.execute("DROP SCHEMA public CASCADE")
+            connection.execute("CREATE SCHEMA public")
+        return url
 
 
 def programs() -> Path | None:

@@ -1,7 +1,7 @@
 """Another process, for tests: ``python db_writer.py URL WRITER BATCHES`` stores batches of measurements.
 
-Half of the candidates are the same for every writer, in another order. Each committed batch is told on
-standard output, so who reads it knows what must not be lost.
+Half of the candidates are the same for every writer, in another order. It says that it is ready, waits
+for a line, and then names each batch that is committed: who reads it knows what must not be lost.
 """
 
 import random
@@ -25,6 +25,8 @@ def batch(writer: int, number: int) -> list[int]:
 
 
 def main(url: str, writer: int, batches: int) -> None:
+    print("ready", flush=True)
+    sys.stdin.readline()
     with Store.open(url, create=True) as store:
         store.add_workload(workload())
         for number in range(batches):

@@ -251,12 +251,14 @@ def test_what_drivers_report(cause: Exception, kind: type[Exception]) -> None:
         ":memory:",
         "sqlite:///file:x?mode=rwc&uri=true",
         "sqlite:///x.db?mode=rwc",
+        "sqlite://host:port/x.db",
     ],
 )
 def test_bad_urls(url: str) -> None:
     with pytest.raises(errors.BadDatabaseURL, match=r"no place for a database") as caught:
         Store.open(url, create=True)
     assert "s3" not in str(caught.value)
+    assert "s3" in url or repr(url) in str(caught.value)
 
 
 def test_where_the_database_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -99,6 +99,15 @@ def test_create_leaves_alone_what_is_there(database_url: str) -> None:
         assert store.workload(workload().hash) == workload()
 
 
+def test_create_where_files_cannot_be_linked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", refuse)
+    migrate.create(str(tmp_path / "new.db"))
+    assert [p.name for p in tmp_path.iterdir()] == ["new.db"]
+
+
 def test_version_of_a_new_database(database_url: str) -> None:
     migrate.create(database_url)
     found, head = migrate.version(database_url)
@@ -113,7 +122,7 @@ def test_an_older_database_is_refused_then_migrated(database_url: str, newer: Ca
         found = store.stats().revision
     newer()
     with pytest.raises(
-        DatabaseOlder, match=rf"{found}.*next\.\n.*autotune db migrate --db .*(autotune|test)"
+        DatabaseOlder, match=rf"{found}.*next\.\n.*autotune db migrate --db .*(autotune|postgres)"
     ):
         Store.open(database_url)
     assert migrate.version(database_url) == (found, "next")

@@ -16,16 +16,26 @@ ROOT = Path(__file__).parents[2]
 
 def python(*args: str) -> "subprocess.Popen[str]":
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, *args], stdout=subprocess.PIPE, text=True, env=environment)
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, *args], stdin=pipe, stdout=pipe, text=True, env=environment)
 
 
-def writer(url: str, number: int, batches: int) -> "subprocess.Popen[str]":
-    return python(str(Path(__file__).with_name("db_writer.py")), url, str(number), str(batches))
+def writers(url: str, count: int, batches: int) -> "list[subprocess.Popen[str]]":
+    """Processes that begin at the same time."""
+    program = str(Path(__file__).with_name("db_writer.py"))
+    processes = [python(program, url, str(number), str(batches)) for number in range(count)]
+    assert [p.stdout and p.stdout.readline() for p in processes] == ["ready\n"] * count
+    for process in processes:
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return processes
 
 
 def test_three_processes_create_and_write_at_once(database_url: str) -> None:
-    processes = [writer(database_url, number, 20) for number in range(3)]
-    assert [p.wait(timeout=30) for p in processes] == [0, 0, 0]
+    processes = writers(database_url, 3, 20)
+    assert [len(p.communicate(timeout=30)[0].splitlines()) for p in processes] == [20, 20, 20]
+    assert [p.returncode for p in processes] == [0, 0, 0]
     with Store.open(database_url) as store:
         found = store.measurements(workload().hash, HERE)
     expected = Counter(i for n in range(3) for number in range(20) for i in batch(n, number))
@@ -34,7 +44,7 @@ def test_three_processes_create_and_write_at_once(database_url: str) -> None:
 
 
 def test_a_killed_process_loses_nothing_committed(database_url: str) -> None:
-    with Store.open(database_url, create=True) as store, writer(database_url, 0, 100_000) as process:
+    with Store.open(database_url, create=True) as store, writers(database_url, 1, 100_000)[0] as process:
         assert process.stdout
         for line in process.stdout:
             if int(line) == 20:

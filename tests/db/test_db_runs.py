@@ -2,8 +2,11 @@
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from threading import Barrier
 
 import pytest
 from db_samples import HARDWARE, HERE, add_model
@@ -102,6 +105,22 @@ def test_a_run_that_was_left_is_resumed_once(store: Store, spec: RunSpec, left: 
     assert store.resumable_run(spec) is None
     with pytest.raises(NoSuchRecord):
         store.resume_run(run.id)
+
+
+def test_of_many_who_resume_one_succeeds(store: Store, spec: RunSpec) -> None:
+    everybody = Barrier(4)
+
+    def resume(run_id: int) -> bool:
+        everybody.wait()
+        with suppress(NoSuchRecord):
+            return store.resume_run(run_id).id == run_id
+        return False
+
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(5):
+            run = store.start_run(spec)
+            store.end_run(run.id, RunStatus.INTERRUPTED)
+            assert sorted(threads.map(resume, [run.id] * 4)) == [False, False, False, True]
 
 
 def test_the_newest_run_of_the_same_kind_is_resumed(store: Store, spec: RunSpec) -> None:

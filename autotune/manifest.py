@@ -1,0 +1,147 @@
+"""What an artifact says of itself: ``manifest.json`` beside the library, and all that the report shows."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from autotune.errors import ArtifactError
+
+MANIFEST_NAME = "manifest.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputEntry(_Frozen):
+    """An input of the model, in the order in which it is passed."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+class ModelEntry(_Frozen):
+    """The model that was compiled. ``source`` is the path, example's name or class that it came from."""
+
+    name: str
+    source: str
+    hash: str
+    inputs: tuple[InputEntry, ...]
+
+
+class HardwareEntry(_Frozen):
+    """Where it was measured; ``probes`` hold ``peak_gflops_f32`` (all cores) and ``bandwidth_gbps``."""
+
+    name: str
+    fingerprint: str
+    cores: int
+    features: dict[str, Any]
+    probes: dict[str, float]
+
+
+class TaskEntry(_Frozen):
+    """A kernel of the model, before and after.
+
+    Attributes:
+        status: ``tuned``: verified and faster; ``untuned``: nothing usable was found, plain loops remain.
+        before_s: Seconds of single runs of the untuned schedule; empty where it was never timed.
+        after_s: The winner's, paired with ``before_s``.
+        best_s: Median seconds that the winner took while tuning.
+        p_faster: Estimate of P(winner faster than untuned) and its 95 % bootstrap interval.
+        note: What a person should know, such as a faster candidate that failed verification.
+    """
+
+    name: str
+    workload: str
+    weight: int
+    flop: float
+    bytes: int
+    status: Literal["tuned", "untuned"]
+    winner: str | None = None
+    trials: int = 0
+    failures: int = 0
+    best_s: float | None = None
+    before_s: tuple[float, ...] = ()
+    after_s: tuple[float, ...] = ()
+    p_faster: tuple[float, float, float] | None = None
+    max_error: float | None = None
+    tolerance: float | None = None
+    note: str = ""
+
+
+class CurvePoint(_Frozen):
+    """The model's latency as the sum over its kernels, while tuning."""
+
+    elapsed_s: float
+    trials: int
+    latency_s: float
+
+
+class RunEntry(_Frozen):
+    """The run that led here. ``None`` ids and zero trials for ``autotune compile``."""
+
+    id: int | None = None
+    seed: int = 0
+    trials: int = 0
+    elapsed_s: float = 0.0
+    failures: dict[str, int] = {}
+    curve: tuple[CurvePoint, ...] = ()
+
+
+class Check(_Frozen):
+    """The whole artifact against the original model, on random inputs."""
+
+    reference: str
+    max_error: float
+    tolerance: float
+
+
+class Manifest(_Frozen):
+    """Everything there is to know of an artifact.
+
+    Attributes:
+        latency_s: Seconds of single runs of the whole artifact, warm.
+        untuned_s: Sum over the kernels of their weight times the median untuned time; None where unknown.
+    """
+
+    format: Literal[1] = 1
+    library: str
+    created_at: datetime
+    model: ModelEntry
+    target: str
+    threads: int
+    hardware: HardwareEntry
+    versions: dict[str, str]
+    database: str
+    tasks: tuple[TaskEntry, ...]
+    latency_s: tuple[float, ...]
+    untuned_s: float | None
+    check: Check
+    run: RunEntry
+
+    def write(self, folder: Path) -> None:
+        """Writes ``manifest.json`` into ``folder``, all of it or nothing."""
+        draft = folder / f".{MANIFEST_NAME}"
+        draft.write_text(self.model_dump_json(indent=1))
+        draft.replace(folder / MANIFEST_NAME)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Reads the manifest of an artifact.
+
+        Raises:
+            ArtifactError: There is none, or it is damaged or of another format.
+        """
+        path = folder / MANIFEST_NAME
+        try:
+            return cls.model_validate_json(path.read_text())
+        except OSError as error:
+            raise ArtifactError(
+                f"{folder} is not an artifact: it has no readable {MANIFEST_NAME}; "
+                "make one with: autotune run MODEL --out DIR"
+            ) from error
+        except ValidationError as error:
+            raise ArtifactError(f"{path} is damaged or of another version: {error.errors()[0]['msg']}") from error
