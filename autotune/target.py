@@ -29,7 +29,7 @@ Whether the others (``sgx``, ``tsxldtrk``: virtual machines hide many) are there
 class UnsupportedTarget(AutotuneError):
     """A target that does not exist, or that this machine cannot run."""
 
-    exit_code = 30
+    exit_code = 31
 
 
 def host_target(threads: int) -> "Target":

@@ -1,0 +1,213 @@
+"""The loop: choose a task, ask its searcher, measure, store, learn, until the budget is spent.
+
+Everything that the loop knows is in the database. A run that was killed is taken up by telling the searchers
+and the cost model what was measured, in order; they then suggest what they would have suggested.
+"""
+
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from autotune.allocation import TaskProgress, next_task
+from autotune.frontends.graph import Model
+from autotune.manifest import CurvePoint
+from autotune.measure.pool import Pool
+from costmodels.trees import TreeCostModel
+from db.store import Store
+from db.values import Run
+from search.errors import UnsupportedWorkload
+from search.problem import Conditions, Measurement, Task
+from search.searchers.base import Searcher
+from search.searchers.evolutionary import EvolutionarySearcher
+from search.spaces.trace import TraceSpace
+from tvm.target import Target
+
+ROUND = 32  # trials of one task before the next is chosen
+FASTER_THAN_LIGHT = 2.0  # times the probed peak: an honest kernel cannot be that fast
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When to stop: whichever comes first. A resumed run's earlier trials and seconds count."""
+
+    trials: int | None = None
+    seconds: float | None = None
+
+    def left(self, trials: int, elapsed_s: float) -> bool:
+        """Whether there is something left."""
+        return (self.trials is None or trials < self.trials) and (
+            self.seconds is None or elapsed_s < self.seconds
+        )
+
+    def share_done(self, trials: int, elapsed_s: float) -> float:
+        """Between 0 and 1."""
+        parts = [trials / self.trials] if self.trials else []
+        parts += [elapsed_s / self.seconds] if self.seconds else []
+        return min(1.0, max(parts, default=0.0))
+
+
+@dataclass
+class Progress:
+    """Where a run stands; the tuner changes it, observers read it.
+
+    Attributes:
+        earlier_trials: Of ``trials``, those made by processes that worked on the run before.
+        records: Measurements found in the database when the run began.
+    """
+
+    tasks: list[TaskProgress]
+    budget: Budget
+    trials: int = 0
+    earlier_trials: int = 0
+    elapsed_s: float = 0.0
+    earlier_s: float = 0.0
+    records: int = 0
+    doing: str = ""
+    failures: Counter[str] = field(default_factory=Counter)
+    last_failure: str = ""
+    curve: list[CurvePoint] = field(default_factory=list)
+
+    @property
+    def latency_s(self) -> float:
+        """Of the model: the sum over its kernels; infinite until each has a time."""
+        return sum((t.task.weight * t.latency_s for t in self.tasks), 0.0)
+
+    @property
+    def trials_per_minute(self) -> float:
+        seconds = self.elapsed_s - self.earlier_s
+        return 60 * (self.trials - self.earlier_trials) / seconds if seconds > 0 else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """Estimated seconds to the end of the budget."""
+        done = self.budget.share_done(self.trials, self.elapsed_s)
+        return self.elapsed_s * (1 - done) / done if done > 0 else None
+
+
+Observer = Callable[[Progress], None]
+
+
+class Tuner:
+    """Tunes the tasks of one model.
+
+    Args:
+        tasks: Which of the model's tasks to tune.
+        observe: Called after each measurement and before each longer step.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        tasks: tuple[Task, ...],
+        target: Target,
+        conditions: Conditions,
+        store: Store,
+        budget: Budget,
+        observe: Observer = lambda progress: None,
+    ) -> None:
+        self._target = target
+        self._conditions = conditions
+        self._store = store
+        self._observe = observe
+        self._cost_model = TreeCostModel()
+        self._searchers: dict[str, Searcher] = {}
+        self.progress = Progress([TaskProgress(t, self._floor_s(t)) for t in tasks], budget)
+
+    def run(self, run: Run, pool: Pool) -> Progress:
+        """Spends the budget. May be interrupted anywhere by ``KeyboardInterrupt``: all is stored.
+
+        Args:
+            run: The run as the store began or resumed it.
+        """
+        progress = self.progress
+        progress.trials = progress.earlier_trials = run.trials
+        progress.elapsed_s = progress.earlier_s = run.elapsed_s
+        self._recall(run.spec.seed)
+        started = time.monotonic()
+        while progress.budget.left(progress.trials, progress.elapsed_s):
+            task = next_task(progress.tasks)
+            if task is None:
+                break
+            for measurement in self._round(task, pool):
+                self._store.add_measurements(run.id, self._conditions, [measurement])
+                progress.trials += 1
+                progress.elapsed_s = progress.earlier_s + time.monotonic() - started
+                self._store.beat(run.id, progress.elapsed_s, progress.trials)
+                self._note(task, measurement)
+                self._observe(progress)
+            task.end_round()
+        return progress
+
+    def _recall(self, seed: int) -> None:
+        """Makes spaces and searchers, and tells them what the database holds."""
+        for task in self.progress.tasks:
+            workload = task.task.workload
+            self._say(f"reading records of {task.task.name}")
+            try:
+                space = TraceSpace(workload, self._target)
+            except UnsupportedWorkload as error:
+                task.exhausted = True
+                self.progress.failures["no_space"] += 1
+                self.progress.last_failure = str(error)
+                continue
+            searcher = EvolutionarySearcher(space, self._cost_model, seed)
+            known = self._store.measurements(workload.hash, self._conditions, space.name)
+            searcher.update(known)
+            self._cost_model.add(workload, known)
+            for measurement in known:
+                task.add(measurement)
+            if known:
+                task.end_round()
+            self.progress.records += len(known)
+            self._searchers[workload.hash] = searcher
+
+    def _round(self, task: TaskProgress, pool: Pool) -> Iterator[Measurement]:
+        """Measures the next candidates of a task; its searcher learns at the end, even of half a round."""
+        workload = task.task.workload
+        searcher = self._searchers[workload.hash]
+        self._say(f"choosing candidates of {task.task.name}")
+        candidates = searcher.suggest(self._round_size())
+        task.exhausted = not candidates
+        measured: list[Measurement] = []
+        self._say(f"measuring {task.task.name}")
+        try:
+            for measurement in pool.measure(workload, candidates, task.latency_s, task.floor_s):
+                measured.append(measurement)
+                yield measurement
+                if not self.progress.budget.left(self.progress.trials, self.progress.elapsed_s):
+                    return
+        finally:
+            searcher.update(measured)
+            self._cost_model.add(workload, measured)
+
+    def _round_size(self) -> int:
+        """Small enough that a small budget reaches every task."""
+        budget = self.progress.budget.trials
+        if budget is None:
+            return ROUND
+        left = budget - self.progress.trials
+        return max(1, min(ROUND, left, math.ceil(budget / max(1, len(self.progress.tasks)))))
+
+    def _note(self, task: TaskProgress, measurement: Measurement) -> None:
+        progress = self.progress
+        before = progress.latency_s
+        task.add(measurement)
+        if measurement.error is not None:
+            progress.failures[measurement.error.kind] += 1
+            progress.last_failure = f"{task.task.name}: {measurement.error.text}"
+        if progress.latency_s < before:
+            progress.curve.append(
+                CurvePoint(elapsed_s=progress.elapsed_s, trials=progress.trials, latency_s=progress.latency_s)
+            )
+
+    def _say(self, doing: str) -> None:
+        self.progress.doing = doing
+        self._observe(self.progress)
+
+    def _floor_s(self, task: Task) -> float:
+        """Seconds below which a time cannot be true: twice the probed peak rate of this hardware."""
+        peak = self._conditions.hardware.probes.get("peak_gflops_f32", 0.0)
+        is_f32 = all(a.dtype == "float32" for a in task.workload.args)
+        return task.workload.flop / (peak * 1e9 * FASTER_THAN_LIGHT) if peak and is_f32 else 0.0

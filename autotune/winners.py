@@ -1,0 +1,69 @@
+"""Which candidate of each task goes into the artifact: the fastest that is proven right and faster."""
+
+from collections.abc import Callable, Sequence
+
+from autotune.measure.check import tolerance
+from autotune.measure.pool import Pool
+from autotune.measure.protocol import Done
+from autotune.measure.statistics import probability_faster
+from db.store import Store
+from search.problem import Candidate, Conditions, Task, Verification, Workload
+
+CANDIDATES = 5  # of a task, tried in the order of their latency
+SIGNIFICANT = 0.5  # the interval of P(faster) must lie above (Bouthillier et al., MLSys 2021)
+
+
+def verify_winners(
+    tasks: Sequence[Task],
+    store: Store,
+    conditions: Conditions,
+    pool: Pool,
+    run_id: int,
+    observe: Callable[[str], None] = lambda text: None,
+) -> None:
+    """Verifies the best candidates of each task until one passes; results go to the store.
+
+    What was verified before, under the same conditions, is not verified again.
+    """
+    for task in tasks:
+        known = {v.candidate.hash for v in store.verifications(task.workload.hash, conditions)}
+        for measurement in store.best(task.workload.hash, conditions, CANDIDATES):
+            candidate = measurement.candidate
+            if candidate.hash not in known:
+                observe(task.name)
+                verification = verify(task.workload, candidate, pool, seed=run_id)
+                store.add_verification(run_id, conditions, verification)
+            if winner_of(task, store, conditions) is not None:
+                break
+
+
+def verify(workload: Workload, candidate: Candidate, pool: Pool, seed: int) -> Verification:
+    """Compares a candidate with the untuned schedule: outputs, then paired times."""
+    allowed = max(tolerance(s.dtype, workload.reduction) for s in workload.args[-workload.outputs :])
+    reply = pool.verify(workload, candidate, seed)
+    if not isinstance(reply, Done):
+        return Verification(candidate, False, float("inf"), allowed, text=f"{reply.kind}: {reply.text}")
+    estimate = probability_faster(reply.samples_s, reply.before_s)
+    correct = reply.max_error <= allowed
+    faster = estimate[1] > SIGNIFICANT
+    text = ""
+    if not correct:
+        text = f"wrong output: error {reply.max_error:.2e}, tolerance {allowed:.2e}"
+    elif not faster:
+        text = "not faster than the untuned schedule"
+    return Verification(
+        candidate, correct, reply.max_error, allowed, reply.before_s, reply.samples_s, faster, estimate, text
+    )
+
+
+def winner_of(task: Task, store: Store, conditions: Conditions) -> Verification | None:
+    """The verification of the fastest candidate that passed; None where none did."""
+    passed = {
+        v.candidate.hash: v
+        for v in reversed(store.verifications(task.workload.hash, conditions))
+        if v.correct and v.faster
+    }
+    for measurement in store.best(task.workload.hash, conditions, CANDIDATES):
+        if measurement.candidate.hash in passed:
+            return passed[measurement.candidate.hash]
+    return None
