@@ -1,8 +1,8 @@
 """Which task gets the next trials: the one that promises most for the model's latency per second of tuning.
 
 The promise of a task is its weight times the latency that one more trial is expected to save. Two guesses are
-averaged, as in Ansor (Zheng et al., OSDI 2020, section 6.2): what its last rounds saved per trial, and what it
-could still save if the trials so far were to close the gap to the speed of light of its kernel.
+averaged, as in Ansor (Zheng et al., OSDI 2020, section 6.2): what its last rounds saved per trial, and what
+it could still save if the trials so far were to close the gap to the speed of light of its kernel.
 """
 
 import math

@@ -144,4 +144,6 @@ class Manifest(_Frozen):
                 "make one with: autotune run MODEL --out DIR"
             ) from error
         except ValidationError as error:
-            raise ArtifactError(f"{path} is damaged or of another version: {error.errors()[0]['msg']}") from error
+            raise ArtifactError(
+                f"{path} is damaged or of another version: {error.errors()[0]['msg']}"
+            ) from error

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+from tvm.target import Target
+
 from autotune.allocation import TaskProgress, next_task
 from autotune.frontends.graph import Model
 from autotune.manifest import CurvePoint
@@ -22,7 +24,6 @@ from search.problem import Conditions, Measurement, Task
 from search.searchers.base import Searcher
 from search.searchers.evolutionary import EvolutionarySearcher
 from search.spaces.trace import TraceSpace
-from tvm.target import Target
 
 ROUND = 32  # trials of one task before the next is chosen
 FASTER_THAN_LIGHT = 2.0  # times the probed peak: an honest kernel cannot be that fast

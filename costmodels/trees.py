@@ -1,8 +1,8 @@
 """Gradient-boosted trees over decisions: the baseline cost model, fitted anew as measurements arrive.
 
 One regressor for each signature (``costmodels.encodings.decisions``) learns from all workloads that have it, so
-that a model's tenth convolution profits from the nine before. The label is that of TenSet: the best latency
-known of a workload over the candidate's, between 0 (failed) and 1 (best).
+that a model's tenth convolution profits from the nine before. The label is that of TenSet: the best
+latency known of a workload over the candidate's, between 0 (failed) and 1 (best).
 """
 
 from collections import defaultdict
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingRegressor
+from threadpoolctl import threadpool_limits
 
 from costmodels.encodings.decisions import Signature, encode, signature
 from search.problem import Measurement, Workload
@@ -48,10 +49,12 @@ class TreeCostModel:
         for n, draft in enumerate(drafts):
             groups[signature(draft)].append(n)
         scores = np.full(len(drafts), np.nan)
-        for kind, places in groups.items():
-            regressor = self._regressor(kind)
-            if regressor is not None:
-                scores[places] = regressor.predict(self._encode(workload, [drafts[n] for n in places]))
+        # One thread: the tables are small, and OpenMP's barriers take seconds beside busy workers.
+        with threadpool_limits(1, user_api="openmp"):
+            for kind, places in groups.items():
+                regressor = self._regressor(kind)
+                if regressor is not None:
+                    scores[places] = regressor.predict(self._encode(workload, [drafts[n] for n in places]))
         if np.isnan(scores).all():
             return None
         # What nothing is known of counts as average, so that it is tried at times.

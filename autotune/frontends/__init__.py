@@ -44,4 +44,6 @@ def load_model(
         from autotune.frontends.torch import load_exported
 
         return load_exported(path, shapes, batch)
-    raise ModelNotFound(f"{model}: expected a file that ends in .onnx or .pt2 (torch.export.save), or an example")
+    raise ModelNotFound(
+        f"{model}: expected a file that ends in .onnx or .pt2 (torch.export.save), or an example"
+    )

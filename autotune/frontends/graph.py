@@ -1,6 +1,6 @@
 """From operators to kernels: what a model's graph goes through before anything is tuned.
 
-Batch norms fold into convolutions, constants are evaluated, images move to channels-last layout (the innermost
+Batch norms fold into convolutions, constants are evaluated, images move to channels-last layout (the inner
 loop of a convolution is then a vector of output channels over contiguous weights, which is what CPUs' vector
 units want), and neighbouring operators are fused into TIR functions. Each distinct function is a task.
 """

@@ -102,18 +102,20 @@ def _fix_inputs(
     return tuple(_fix_input(v, shapes.get(v.name), batch) for v in values)
 
 
-def _fix_input(
-    value: onnx.ValueInfoProto, shape: tuple[int, ...] | None, batch: int | None
-) -> ModelInput:
+def _fix_input(value: onnx.ValueInfoProto, shape: tuple[int, ...] | None, batch: int | None) -> ModelInput:
     tensor = value.type.tensor_type
     dims = list(tensor.shape.dim)
     found = [d.dim_value or None for d in dims]
     wanted = list(shape) if shape else list(found)
     if batch and not shape and found and (found[0] is None or found[0] != batch):
         if found[0] is not None:
-            raise BadInput(f"--batch {batch}: input {value.name} of the file has its first size fixed at {found[0]}")
+            raise BadInput(
+                f"--batch {batch}: input {value.name} of the file has its first size fixed at {found[0]}"
+            )
         wanted[0] = batch
-    if shape and (len(shape) != len(found) or any(f not in (None, w) for f, w in zip(found, shape, strict=True))):
+    if shape and (
+        len(shape) != len(found) or any(f not in (None, w) for f, w in zip(found, shape, strict=True))
+    ):
         given = "x".join(map(str, shape))
         raise BadInput(f"--input {value.name}={given}: the file says {_shape_text(dims)}")
     if wanted and wanted[0] is None and None not in wanted[1:]:

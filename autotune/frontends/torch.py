@@ -27,7 +27,9 @@ def load_exported(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int 
     try:
         program = torch.export.load(path)
     except Exception as error:
-        raise BadModel(f"{path} is not an exported program that PyTorch {torch.__version__} can read: {error}"[:300]) from error
+        raise BadModel(
+            f"{path} is not an exported program that PyTorch {torch.__version__} can read: {error}"[:300]
+        ) from error
     return from_program(_fix_sizes(program, shapes, batch), path.stem, str(path))
 
 
@@ -80,7 +82,9 @@ def _fix_sizes(
     values = _user_inputs(program)
     unknown = set(shapes) - set(values)
     if unknown:
-        raise BadInput(f"--input {sorted(unknown)[0]}: the program has no such input; it has {', '.join(values)}")
+        raise BadInput(
+            f"--input {sorted(unknown)[0]}: the program has no such input; it has {', '.join(values)}"
+        )
     wanted = {n: _fixed_shape(n, v, shapes.get(n), batch) for n, v in values.items()}
     if all(isinstance(s, int) for v in values.values() for s in v.shape):
         return program
@@ -94,7 +98,9 @@ def _fixed_shape(name: str, value: Any, given: tuple[int, ...] | None, batch: in
     wanted = list(given) if given else list(found)
     if batch and not given and wanted and wanted[0] != batch:
         if found[0] is not None:
-            raise BadInput(f"--batch {batch}: input {name} of the program has its first size fixed at {found[0]}")
+            raise BadInput(
+                f"--batch {batch}: input {name} of the program has its first size fixed at {found[0]}"
+            )
         wanted[0] = batch
     if len(wanted) != len(found) or any(f not in (None, w) for f, w in zip(found, wanted, strict=False)):
         raise BadInput(f"--input {name}={'x'.join(map(str, wanted))}: the program says {text}")
@@ -102,7 +108,9 @@ def _fixed_shape(name: str, value: Any, given: tuple[int, ...] | None, batch: in
         wanted[0] = 1  # only the batch is open: one, unless --batch says otherwise
     if any(w is None for w in wanted):
         example = "x".join(str(w or 1) for w in wanted)
-        raise DynamicInput(f"input {name} has open sizes: {text}; give them, for example --input {name}={example}")
+        raise DynamicInput(
+            f"input {name} has open sizes: {text}; give them, for example --input {name}={example}"
+        )
     return tuple(int(w or 0) for w in wanted)
 
 

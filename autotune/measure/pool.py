@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -22,6 +23,8 @@ from typing import Self
 from autotune.measure.protocol import Build, Done, Prepare, Reply, Request, Run, Verify
 from search.errors import AutotuneError
 from search.problem import Candidate, ErrorKind, MeasureError, Measurement, Workload
+
+WORKER = "autotune.measure.worker"
 
 
 class WorkersFailed(AutotuneError):
@@ -79,12 +82,16 @@ class Pool:
     Args:
         target: Canonical JSON of the target (``autotune.target.canonical``).
         threads: Threads that a kernel runs on; also the number of workers.
+        worker_module: What a worker process runs; tests put misbehaving ones here.
     """
 
-    def __init__(self, target: str, threads: int, limits: Limits | None = None) -> None:
+    def __init__(
+        self, target: str, threads: int, limits: Limits | None = None, worker_module: str = WORKER
+    ) -> None:
         self._target = target
         self._threads = threads
         self._limits = limits or Limits()
+        self._module = worker_module
         self._workers: list[_Worker] = []
         self._start(threads)
 
@@ -120,8 +127,7 @@ class Pool:
             self._renew()
             count = min(len(waiting), self._limits.batch * len(self._workers))
             batch = deque(waiting.popleft() for _ in range(count))
-            for measurement in self._build(workload, candidates, batch):
-                yield measurement
+            yield from self._build(workload, candidates, batch)
             for worker in list(self._workers):
                 for key in list(worker.built):
                     build_s = worker.built.pop(key)
@@ -201,10 +207,8 @@ class Pool:
 
     @staticmethod
     def _send(worker: _Worker, request: Request) -> None:
-        try:
+        with suppress(OSError):  # it has died; receiving says so
             worker.connection.send(request)
-        except OSError:
-            pass  # it has died; receiving says so
 
     def _receive(
         self,
@@ -246,7 +250,7 @@ class Pool:
             except EOFError as error:
                 raise WorkersFailed(
                     f"a worker process {worker.epitaph()} while starting; to see why: "
-                    f"{sys.executable} -c 'import autotune.measure.worker'"
+                    f"{sys.executable} -c 'import {self._module}'"
                 ) from error
             self._workers.append(worker)
 
@@ -255,7 +259,7 @@ class Pool:
         root = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(p for p in (root, os.environ.get("PYTHONPATH")) if p)
         process = subprocess.Popen(
-            [sys.executable, "-m", "autotune.measure.worker", str(theirs.fileno()), self._target],
+            [sys.executable, "-m", self._module, str(theirs.fileno()), self._target],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C in the terminal is the tuner's alone

@@ -83,7 +83,9 @@ class EvolutionarySearcher:
         size = self._settings.population
         parents = sorted(scores, key=lambda d: -scores[d])[: size // 2]
         # Rank selection: the k-th best is chosen with a probability that falls linearly with k.
-        ranks = np.minimum(rng.integers(len(parents), size=(2, size)), rng.integers(len(parents), size=(2, size)))
+        ranks = np.minimum(
+            rng.integers(len(parents), size=(2, size)), rng.integers(len(parents), size=(2, size))
+        )
         children: list[Draft] = []
         for left, right in ranks.T:
             if rng.random() < self._settings.crossover:

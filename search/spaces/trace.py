@@ -137,7 +137,9 @@ class TraceSpace:
     def realize(self, draft: Draft, rng: np.random.Generator) -> Candidate:
         sketch = self._sketch_of(draft)
         if len(draft) != len(sketch.slots) + 1:
-            raise InvalidCandidate(f"sketch {draft[0]} takes {len(sketch.slots)} decisions, got {len(draft) - 1}")
+            raise InvalidCandidate(
+                f"sketch {draft[0]} takes {len(sketch.slots)} decisions, got {len(draft) - 1}"
+            )
         schedule = self._apply(sketch, sketch.trace.insts, draft[1:], rng)
         choices = (draft[0], *self._decisions(schedule, len(sketch.slots)))
         schedule.enter_postproc()
@@ -152,7 +154,9 @@ class TraceSpace:
             raise InvalidCandidate(f"sketch {number!r}: expected 0 to {len(self._sketches) - 1}")
         return self._sketches[number]
 
-    def _apply(self, sketch: _Sketch, instructions: Any, decisions: Draft, rng: np.random.Generator) -> Schedule:
+    def _apply(
+        self, sketch: _Sketch, instructions: Any, decisions: Draft, rng: np.random.Generator
+    ) -> Schedule:
         """Replays ``instructions`` with ``decisions`` in order; what is None or missing is drawn by TVM."""
         taken = {
             slot.instruction: list(d) if isinstance(d, tuple) else d
@@ -161,7 +165,9 @@ class TraceSpace:
         }
         for slot, decision in zip(sketch.slots, decisions, strict=False):
             if decision is not None and slot.choices and decision not in slot.choices:
-                raise InvalidCandidate(f"{slot.name}: {decision!r} is not one of its {len(slot.choices)} choices")
+                raise InvalidCandidate(
+                    f"{slot.name}: {decision!r} is not one of its {len(slot.choices)} choices"
+                )
         seed = int(rng.integers(1, 2**31 - 1))
         schedule = Schedule(self._module, seed=seed, debug_mask="none", error_render_level="fast")
         try:

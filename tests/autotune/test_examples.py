@@ -22,7 +22,7 @@ PARAMETERS = {
     "squeezenet": 1_235_496,
     "inception_v1": 6_624_904,
 }
-OUTPUT_SHAPES = {name: (1, 1000) for name in EXAMPLES} | {"bert_base": (1, 128, 768), "mlp": (1, 10)}
+OUTPUT_SHAPES = dict.fromkeys(EXAMPLES, (1, 1000)) | {"bert_base": (1, 128, 768), "mlp": (1, 10)}
 SMALL = ("mlp", "squeezenet", "mobilenet_v2", "inception_v1")
 
 

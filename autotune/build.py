@@ -31,7 +31,7 @@ def compile_model(model: Model, traces: Mapping[str, str], target: Target) -> An
     """
     scheduled = {t.workload.hash: _schedule(t.workload, traces) for t in model.tasks}
     functions = dict(model.module.functions.items())
-    for variable, function in model.module.functions.items():
+    for variable in model.module.functions:
         hash_ = model.functions.get(variable.name_hint)
         if hash_ is not None:
             functions[variable] = scheduled[hash_].with_attr("global_symbol", variable.name_hint)

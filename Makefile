@@ -1,0 +1,51 @@
+# The one task file; CI calls the same targets. Everything happens in .venv, made from nothing.
+
+PYTHON ?= python3.11
+BIN := .venv/bin
+CONSTRAINTS := constraints.txt
+
+.PHONY: setup setup-bench setup-dev demo test test-slow lint bench docs clean
+
+setup: .venv/setup
+setup-dev: .venv/setup-dev
+setup-bench: .venv/setup-bench
+
+# Without a C compiler, the one in the ziglang package links the compiled models.
+.venv/setup: pyproject.toml $(CONSTRAINTS)
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --upgrade pip
+	@command -v cc gcc clang >/dev/null && extra= || extra='[link]'; \
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e ".$$extra"
+	touch $@
+
+.venv/setup-dev: .venv/setup
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[dev,postgres]'
+	touch $@
+
+.venv/setup-bench: .venv/setup
+	$(BIN)/python -m pip install -q -c $(CONSTRAINTS) -e '.[bench]'
+	touch $@
+
+demo: setup
+	$(BIN)/autotune run squeezenet --minutes 3 --out autotune-out/demo
+
+test: setup-dev
+	$(BIN)/python -m pytest -q
+
+test-slow: setup-dev
+	$(BIN)/python -m pytest -q -m slow
+
+lint: setup-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup-bench
+	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.models
+
+docs: setup-dev
+	$(BIN)/python -m docs.generate
+
+clean:
+	rm -rf .venv build dist *.egg-info

@@ -1,0 +1,1 @@
+"""The ``autotune`` command. Nothing heavy is imported until a command runs."""

@@ -1,0 +1,56 @@
+"""``autotune bench``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from autotune.cli import options
+from autotune.cli.options import check_batch, parse_shapes
+
+
+def bench(
+    model: options.Model,
+    artifact: Annotated[
+        Path | None,
+        typer.Option(help="Compiled model.", show_default="autotune-out/MODEL, where it exists"),
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Interleaved rounds.", min=3)] = 30,
+    threads: options.Threads = None,
+    peers: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Only these peers.", show_default="all that there are")
+    ] = None,
+    input: options.Inputs = [],  # noqa: B006  (typer reads the default)
+    batch: options.Batch = None,
+    json: options.Json = False,
+) -> None:
+    """Measure a compiled model beside PyTorch, ONNX Runtime, OpenVINO and untuned TVM, in turn, in one run.
+
+    Example: `autotune bench resnet18 --rounds 50`
+    """
+    from autotune.api import DEFAULT_FOLDER
+    from autotune.bench.run import bench_model
+    from autotune.bench.table import print_bench
+    from autotune.cli.console import console, print_json
+    from autotune.errors import BadInput
+    from autotune.hardware import usable_cores
+
+    cores = usable_cores()
+    if threads is not None and not 1 <= threads <= cores:
+        raise BadInput(f"--threads {threads}: this process may use {cores} cores; give 1 to {cores}")
+    default = DEFAULT_FOLDER / Path(model).stem
+    folder = artifact or (default if default.is_dir() else None)
+    screen = console(json)
+    if folder is None:
+        screen.print(
+            f"no compiled model in {default}: only the peers are measured (autotune run {model} makes one)"
+        )
+    with screen.status("preparing") as status:
+        result = bench_model(
+            model, folder, threads or cores, rounds, parse_shapes(input), check_batch(batch),
+            peers.split(",") if peers else None, lambda text: status.update(text),
+        )  # fmt: skip
+    if json:
+        print_json(result.to_json())
+    else:
+        print_bench(result, screen)

@@ -1,0 +1,37 @@
+"""Where output goes: people's text on a rich console, programs' JSON on standard output."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from autotune.frontends.graph import Model
+
+
+def console(quiet: bool = False) -> Console:
+    """A console on standard output; on standard error where that is kept for JSON."""
+    return Console(stderr=quiet, highlight=False)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    json.dump(value, sys.stdout, indent=1, default=str)
+    sys.stdout.write("\n")
+
+
+def lowering(
+    model: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    batch: int | None,
+    target: str | None,
+    threads: int | None,
+    screen: Console,
+) -> "Model":
+    """Imports a model and finds its tasks, with a word on the screen meanwhile."""
+    with screen.status(f"importing {model}"):
+        from autotune.api import as_source, lowered_model
+
+        return lowered_model(as_source(model, None, shapes, batch), target, threads)

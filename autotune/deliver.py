@@ -1,0 +1,191 @@
+"""From winners in the database to an artifact in a folder: compiled, checked, timed, described, reported."""
+
+import errno
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from autotune.artifact import LIBRARY_NAME, REPORT_NAME
+from autotune.build import compile_model, write_library
+from autotune.errors import ArtifactError, NoRecords, VerificationFailed
+from autotune.frontends.graph import Model
+from autotune.frontends.model import random_inputs
+from autotune.manifest import Check, HardwareEntry, InputEntry, Manifest, ModelEntry, RunEntry, TaskEntry
+from autotune.measure.artifact import run_library
+from autotune.measure.check import relative_error, tolerance
+from autotune.report.html import write_report
+from autotune.session import Session
+from autotune.winners import winner_of
+from search.problem import Conditions, Measurement, Task, Verification
+
+
+def deliver(
+    model: Model,
+    session: Session,
+    folder: Path,
+    run: RunEntry,
+    observe: Callable[[str], None] = lambda text: None,
+) -> Manifest:
+    """Writes library, manifest and report of a model into ``folder``; an older artifact stays until the end.
+
+    Raises:
+        NoRecords: The database holds no candidate of any task for these conditions.
+        VerificationFailed: The compiled model computes something else than the original one.
+        LinkFailed: The library cannot be linked.
+        ArtifactError: The folder cannot be written.
+    """
+    chosen = {t.workload.hash: _choose(t, session) for t in model.tasks}
+    traces = {hash_: c.trace for hash_, c in chosen.items() if c.trace}
+    if not traces:
+        raise NoRecords(
+            f"the database {session.store} holds no records of {model.name} for this hardware, target and "
+            f"{session.conditions.threads} threads; measure some with: autotune run {model.source.source}"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as draft:
+            library = Path(draft) / LIBRARY_NAME
+            observe("compiling the model")
+            write_library(compile_model(model, traces, session.target), library)
+            observe("checking the compiled model")
+            check, latency_s = _check(model, library, session.conditions.threads)
+            entries = tuple(_entry(t, chosen[t.workload.hash], session) for t in model.tasks)
+            manifest = _manifest(model, session, entries, check, latency_s, run)
+            observe("writing the report")
+            manifest.write(Path(draft))
+            write_report(manifest, Path(draft) / REPORT_NAME)
+            for name in os.listdir(draft):
+                (Path(draft) / name).replace(folder / name)
+    except OSError as error:
+        what = "no space left on the disk of" if error.errno == errno.ENOSPC else "cannot write to"
+        raise ArtifactError(
+            f"{what} {folder}: {error.strerror or error}; --out names another folder"
+        ) from error
+    session.store.add_artifact(model.hash, run.id, str(folder.resolve()), manifest.model_dump(mode="json"))
+    return manifest
+
+
+class _Choice:
+    """What the artifact gets for a task: a verified winner, else the best measured candidate, else nothing."""
+
+    def __init__(self, winner: Verification | None, best: Measurement | None, note: str) -> None:
+        self.winner = winner
+        self.best = best
+        self.note = note
+
+    @property
+    def trace(self) -> str | None:
+        if self.winner:
+            return self.winner.candidate.trace
+        return self.best.candidate.trace if self.best else None
+
+
+def _choose(task: Task, session: Session) -> _Choice:
+    hash_, conditions = task.workload.hash, session.conditions
+    winner = winner_of(task, session.store, conditions)
+    best = session.store.best(hash_, conditions, 1)
+    failed = [v for v in session.store.verifications(hash_, conditions) if v.text]
+    rejected = {v.candidate.hash for v in failed}
+    if winner:
+        faster = [v for v in failed if not v.correct]
+        note = f"a faster candidate was rejected: {faster[0].text}" if faster else ""
+        measured = next(
+            (m for m in session.store.best(hash_, conditions, 10) if m.candidate == winner.candidate), None
+        )
+        return _Choice(winner, measured, note)
+    if best and best[0].candidate.hash not in rejected:
+        return _Choice(None, best[0], "not verified by a paired test yet; autotune run does that")
+    return _Choice(None, None, failed[0].text if failed else "never measured")
+
+
+def _check(model: Model, library: Path, threads: int) -> tuple[Check, tuple[float, ...]]:
+    """Compares the compiled model with the original one on random inputs; times it as well."""
+    inputs = random_inputs(model.inputs)
+    expected = model.source.reference(inputs)
+    outputs, latency_s = run_library(library, inputs, threads)
+    if [o.shape for o in outputs] != [e.shape for e in expected]:
+        raise VerificationFailed(
+            f"the compiled {model.name} has outputs of shape {[o.shape for o in outputs]}, "
+            f"the original in {model.source.reference_name} {[e.shape for e in expected]}"
+        )
+    error = max(relative_error(o, e) for o, e in zip(outputs, expected, strict=True))
+    # Errors of kernels in a row add up like those of the terms in one sum.
+    reduction = sum(t.weight * t.workload.reduction for t in model.tasks)
+    allowed = max(tolerance(str(e.dtype), reduction) for e in expected)
+    if error > allowed:
+        raise VerificationFailed(
+            f"the compiled {model.name} differs from the original in {model.source.reference_name} by {error:.2e} "
+            f"of the largest output, tolerance {allowed:.2e}; nothing was written. Please report this."
+        )
+    return Check(reference=model.source.reference_name, max_error=error, tolerance=allowed), latency_s
+
+
+def _entry(task: Task, choice: _Choice, session: Session) -> TaskEntry:
+    measured: Sequence[Measurement] = session.store.measurements(task.workload.hash, session.conditions)
+    winner, best = choice.winner, choice.best
+    return TaskEntry(
+        name=task.name,
+        workload=task.workload.hash,
+        weight=task.weight,
+        flop=task.workload.flop,
+        bytes=task.workload.bytes,
+        status="tuned" if choice.trace else "untuned",
+        winner=winner.candidate.hash if winner else best.candidate.hash if best else None,
+        trials=len(measured),
+        failures=sum(m.error is not None for m in measured),
+        best_s=best.latency_s if best else None,
+        before_s=winner.before_s if winner else (),
+        after_s=winner.after_s if winner else (),
+        p_faster=winner.p_faster if winner else None,
+        max_error=winner.max_error if winner else None,
+        tolerance=winner.tolerance if winner else None,
+        note=choice.note,
+    )
+
+
+def _manifest(
+    model: Model,
+    session: Session,
+    tasks: tuple[TaskEntry, ...],
+    check: Check,
+    latency_s: tuple[float, ...],
+    run: RunEntry,
+) -> Manifest:
+    known = all(t.before_s for t in tasks)
+    return Manifest(
+        library=LIBRARY_NAME,
+        created_at=datetime.now(UTC),
+        model=ModelEntry(
+            name=model.name,
+            source=model.source.source,
+            hash=model.hash,
+            inputs=tuple(
+                InputEntry(name=i.name, shape=i.spec.shape, dtype=i.spec.dtype) for i in model.inputs
+            ),
+        ),
+        target=session.conditions.target,
+        threads=session.conditions.threads,
+        hardware=hardware_entry(session.conditions),
+        versions=dict(session.conditions.versions),
+        database=str(session.store),
+        tasks=tasks,
+        latency_s=latency_s,
+        untuned_s=sum(t.weight * statistics.median(t.before_s) for t in tasks) if known else None,
+        check=check,
+        run=run,
+    )
+
+
+def hardware_entry(conditions: Conditions) -> HardwareEntry:
+    """The hardware of these conditions, for the manifest."""
+    hardware = conditions.hardware
+    return HardwareEntry(
+        name=hardware.name,
+        fingerprint=hardware.fingerprint,
+        cores=hardware.cores,
+        features=dict(hardware.features),
+        probes=dict(hardware.probes),
+    )

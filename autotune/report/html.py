@@ -1,0 +1,81 @@
+"""The report of an artifact: one page that needs nothing beside it."""
+
+import re
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from autotune.manifest import Manifest
+from autotune.report import numbers
+from autotune.report.facts import Facts, find_facts
+from autotune.report.plots import curve_plot, share_plot
+from autotune.report.spread import RESAMPLES, Estimate, interval
+
+_FAILURES = {
+    "invalid": "the schedule does not apply",
+    "build_error": "it did not compile",
+    "build_timeout": "it took too long to compile",
+    "run_error": "it failed when run",
+    "run_timeout": "it took too long to run",
+    "crash": "it took the worker process down",
+    "wrong_output": "its output differs from the reference",
+    "implausible": "it was faster than the hardware can be",
+}
+_PROBES = {
+    "peak_gflops_f32": ("Peak, float32", "GFLOP/s"),
+    "peak_gflops_f32_core": ("Peak, one core", "GFLOP/s"),
+    "bandwidth_gbps": ("Memory", "GB/s"),
+}
+
+
+def write_report(manifest: Manifest, path: Path) -> None:
+    """Writes the report of an artifact as one HTML file, all of it or nothing."""
+    draft = path.with_name(f".{path.name}")
+    draft.write_text(_render(find_facts(manifest)), encoding="utf-8")
+    draft.replace(path)
+
+
+def _render(facts: Facts) -> str:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    source = files(__package__).joinpath("template.html.j2").read_text("utf-8")
+    m = facts.manifest
+    return environment.from_string(source).render(
+        facts=facts,
+        m=m,
+        n=numbers,
+        interval=interval,
+        resamples=RESAMPLES,
+        curve=Markup(curve_plot(m.run, _middle(facts.before), _middle(facts.latency))),
+        shares=Markup(share_plot(facts.tasks)),
+        failures=sorted(m.run.failures.items(), key=lambda item: -item[1]),
+        failure_texts=_FAILURES,
+        probe_texts=_PROBES,
+        features=dict(_feature(name, value) for name, value in m.hardware.features.items()),
+        arrays=[f"np.zeros({i.shape}, {i.dtype!r})" for i in m.model.inputs],
+        database=_without_password(m.database),
+    )
+
+
+def _middle(value: Estimate | None) -> float | None:
+    return value.middle if value else None
+
+
+def _feature(name: str, value: Any) -> tuple[str, str]:
+    """An entry of the hardware's descriptor, named and written for people."""
+    if name.endswith("_bytes") and isinstance(value, dict):
+        value = {key: numbers.size(count) for key, count in value.items()}
+    return name.removesuffix("_bytes").replace("_", " "), numbers.plain(value)
+
+
+def _without_password(database: str) -> str:
+    """A database's URL or path, fit to be passed around."""
+    return re.sub(r"(://[^:/@]*):.*@", r"\1:***@", database)

@@ -1,0 +1,157 @@
+"""Plots as SVG text for the page: its own font, and colours that follow the page from light to dark."""
+
+import io
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from autotune.manifest import CurvePoint, RunEntry
+from autotune.report.facts import TaskFacts
+from autotune.report.numbers import latency, percent, shorten
+
+_INK, _MUTED, _LINE, _BEFORE, _AFTER = "#010101", "#020202", "#030303", "#040404", "#050505"
+_VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line", _BEFORE: "before", _AFTER: "after"}
+"""Stand-ins that Matplotlib draws with, and the variables of the page's style that replace them."""
+
+_WIDTH_IN = 9.6
+_MAX_BARS = 20
+_LABEL_CHARS = 38
+_LOG_FROM = 4.0  # largest over smallest: below, a linear axis from zero says more
+_TIME_UNITS = ((3600.0, "hours"), (60.0, "minutes"))
+
+_STYLE = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.edgecolor": _LINE,
+    "axes.labelcolor": _MUTED,
+    "axes.facecolor": "none",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": _LINE,
+    "grid.linewidth": 0.6,
+    "xtick.color": _LINE,
+    "ytick.color": _LINE,
+    "xtick.labelcolor": _MUTED,
+    "ytick.labelcolor": _INK,
+    "legend.frameon": False,
+}
+
+
+def curve_plot(run: RunEntry, untuned_s: float | None, measured_s: float | None) -> str:
+    """The model's latency while tuning, over time and over trials, as SVG; empty without a curve.
+
+    Args:
+        untuned_s: Seconds of the untuned model.
+        measured_s: Seconds of the artifact as a whole.
+    """
+    points = _steps(run.curve)
+    if not points:
+        return ""
+    seconds = [p.latency_s for p in points]
+    spent_s = max(run.elapsed_s, points[-1].elapsed_s)
+    unit_s, unit = next((u for u in _TIME_UNITS if spent_s >= 2 * u[0]), (1.0, "seconds"))
+    levels = [(untuned_s, _BEFORE, "--", "untuned"), (measured_s, _INK, ":", "artifact, measured as a whole")]
+    known = [(y, color, style, label) for y, color, style, label in levels if y is not None]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, 3.2), layout="constrained")
+        over_time, over_trials = figure.subplots(1, 2, sharey=True)
+        _draw_curve(over_time, [*(p.elapsed_s / unit_s for p in points), spent_s / unit_s], seconds)
+        _draw_curve(over_trials, [*(p.trials for p in points), max(run.trials, points[-1].trials)], seconds)
+        for axes in (over_time, over_trials):
+            for y, color, style, label in known:
+                axes.axhline(y, color=color, linestyle=style, linewidth=1.2, label=label)
+        over_time.set(xlabel=f"{unit} of tuning", ylabel="latency of the model")
+        over_trials.set(xlabel="trials")
+        _scale_latency(over_time, [*seconds, *(y for y, *_ in known)])
+        figure.legend(*over_time.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        return _svg(figure, "Latency of the model over tuning time and over trials")
+
+
+def _steps(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
+    """The points at which the latency changes: a long run must not make a large page."""
+    return [*curve[:1], *(b for a, b in pairwise(curve) if b.latency_s != a.latency_s)]
+
+
+def _draw_curve(axes: Axes, xs: Sequence[float], seconds: Sequence[float]) -> None:
+    """Steps from each of ``xs`` to the next; the last is the end of the run."""
+    axes.step(xs, [*seconds, seconds[-1]], where="post", color=_AFTER, label="best so far, sum over kernels")
+    axes.plot(xs[-1:], seconds[-1:], ".", color=_AFTER)
+    axes.set_xlim(left=0)
+
+
+def _scale_latency(axes: Axes, seconds: Sequence[float]) -> None:
+    if max(seconds) >= _LOG_FROM * min(seconds):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.set_ylim(0, 1.1 * max(seconds))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda s, _: latency(s)))
+
+
+def share_plot(tasks: Sequence[TaskFacts]) -> str:
+    """Each task's share of the model's time before and after, as SVG; empty where no time is known.
+
+    Args:
+        tasks: The longest first. Those after the first ``_MAX_BARS`` share a bar.
+    """
+    known = [t for t in tasks if t.after_share is not None or t.before_share is not None]
+    if not known:
+        return ""
+    shown, rest = known[:_MAX_BARS], known[_MAX_BARS:]
+    groups = [(shorten(t.entry.name, _LABEL_CHARS), [t]) for t in shown]
+    if rest:
+        groups.append((f"the other {len(rest)}", rest))
+    before = [_sum([t.before_share for t in group]) for _, group in groups]
+    after = [_sum([t.after_share for t in group]) for _, group in groups]
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, 0.8 + 0.34 * len(groups)), layout="constrained")
+        axes = figure.subplots()
+        _draw_bars(axes, -0.19, before, color=_BEFORE, label="before")
+        _draw_bars(axes, 0.19, after, color=_AFTER, label="after")
+        axes.set_yticks(range(len(groups)), [label for label, _ in groups])
+        axes.set_ylim(len(groups) - 0.4, -0.6)
+        axes.set_xlim(0, 1.1 * max(s for s in before + after if s is not None))
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
+        axes.set_xlabel("share of the model's time")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        return _svg(figure, "Share of each task in the model's time before and after tuning")
+
+
+def _sum(shares: Sequence[float | None]) -> float | None:
+    """Of those that are known; None where none is."""
+    known = [s for s in shares if s is not None]
+    return sum(known) if known else None
+
+
+def _draw_bars(axes: Axes, offset: float, shares: Sequence[float | None], color: str, label: str) -> None:
+    rows = [(row + offset, share) for row, share in enumerate(shares) if share is not None]
+    if rows:
+        ys, widths = zip(*rows, strict=True)
+        bars = axes.barh(ys, widths, 0.36, color=color, label=label)
+        axes.bar_label(bars, [percent(w) for w in widths], padding=3, fontsize=7, color=_MUTED)
+
+
+def _svg(figure: Figure, title: str) -> str:
+    """An SVG element to put into a page: no prologue, no metadata, no fonts, no ids that two plots share."""
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with mpl.rc_context({"svg.hashsalt": title}):
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
+    svg = re.sub(r' id="[A-Za-z0-9.]+_\d{1,5}"| font-family: [^;"]*;', "", svg)
+    for color, variable in _VARIABLES.items():
+        svg = svg.replace(color, f"var(--{variable})")
+    return svg

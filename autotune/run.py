@@ -1,0 +1,97 @@
+"""One execution of the tuner from a model to an artifact, recorded so that it can be resumed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from autotune.deliver import deliver
+from autotune.errors import BadInput
+from autotune.frontends.graph import Model
+from autotune.manifest import Manifest, RunEntry
+from autotune.measure.pool import Pool
+from autotune.session import Session
+from autotune.tuner import Budget, Observer, Progress, Tuner
+from autotune.winners import verify_winners
+from db.values import RunSpec, RunStatus
+from search.problem import Task
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What a person chose for a run."""
+
+    budget: Budget
+    seed: int = 0
+    tasks: str = "*"
+
+
+def select_tasks(model: Model, pattern: str) -> tuple[Task, ...]:
+    """The tasks whose name matches a shell pattern; a plain word matches any name that contains it.
+
+    Raises:
+        BadInput: None matches.
+    """
+    wild = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
+    chosen = tuple(t for t in model.tasks if fnmatch(t.name, wild))
+    if not chosen:
+        names = ", ".join(t.name for t in model.tasks[:5])
+        raise BadInput(
+            f"--tasks {pattern} matches none of the {len(model.tasks)} tasks of {model.name} ({names}, ...)"
+        )
+    return chosen
+
+
+def run_model(
+    model: Model,
+    session: Session,
+    options: RunOptions,
+    folder: Path,
+    observe: Observer = lambda progress: None,
+) -> Manifest:
+    """Tunes, verifies and delivers. ``KeyboardInterrupt`` leaves the run resumable.
+
+    A run of the same model, conditions and seed that was interrupted or killed is taken up where it stopped;
+    its budget counts from its beginning.
+    """
+    tasks = select_tasks(model, options.tasks)
+    store, conditions = session.store, session.conditions
+    store.add_model(model.hash, model.name, model.source.source, model.tasks)
+    settings = {"trials": options.budget.trials, "seconds": options.budget.seconds, "tasks": options.tasks}
+    spec = RunSpec(model.hash, conditions, options.seed, settings)
+    earlier = store.resumable_run(spec)
+    run = store.resume_run(earlier.id) if earlier else store.start_run(spec)
+    status = RunStatus.FAILED
+    try:
+        tuner = Tuner(model, tasks, session.target, conditions, store, options.budget, observe)
+        say = _teller(tuner.progress, observe)
+        with Pool(conditions.target, conditions.threads) as pool:
+            progress = tuner.run(run, pool)
+            verify_winners(tasks, store, conditions, pool, run.id, lambda name: say(f"verifying {name}"))
+        manifest = deliver(model, session, folder, _run_entry(run.id, options.seed, progress), say)
+        status = RunStatus.FINISHED
+        return manifest
+    except KeyboardInterrupt:
+        status = RunStatus.INTERRUPTED
+        raise
+    finally:
+        store.end_run(run.id, status)
+
+
+def _teller(progress: Progress, observe: Observer) -> Callable[[str], None]:
+    def say(doing: str) -> None:
+        progress.doing = doing
+        observe(progress)
+
+    return say
+
+
+def _run_entry(run_id: int, seed: int, progress: Progress) -> RunEntry:
+    return RunEntry(
+        id=run_id,
+        seed=seed,
+        trials=progress.trials,
+        elapsed_s=progress.elapsed_s,
+        failures=dict(progress.failures),
+        curve=tuple(progress.curve),
+    )
