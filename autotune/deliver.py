@@ -5,6 +5,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from autotune.measure.artifact import run_library
 from autotune.measure.check import relative_error, tolerance
 from autotune.report.html import write_report
 from autotune.session import Session
-from autotune.winners import winner_of
-from search.problem import Conditions, Measurement, Task, Verification
+from autotune.winners import CANDIDATES, winner_of
+from search.problem import Candidate, Conditions, Measurement, Task, Verification
 
 
 def deliver(
@@ -38,7 +39,7 @@ def deliver(
         ArtifactError: The folder cannot be written.
     """
     chosen = {t.workload.hash: _choose(t, session) for t in model.tasks}
-    traces = {hash_: c.trace for hash_, c in chosen.items() if c.trace}
+    traces = {hash_: c.candidate.trace for hash_, c in chosen.items() if c.candidate}
     if not traces:
         raise NoRecords(
             f"the database {session.store} holds no records of {model.name} for this hardware, target and "
@@ -68,37 +69,39 @@ def deliver(
     return manifest
 
 
+@dataclass(frozen=True)
 class _Choice:
-    """What the artifact gets for a task: a verified winner, else the best measured candidate, else nothing."""
+    """What the artifact gets for a task: a verified winner, else the best measured candidate, else nothing.
 
-    def __init__(self, winner: Verification | None, best: Measurement | None, note: str) -> None:
-        self.winner = winner
-        self.best = best
-        self.note = note
+    Attributes:
+        proof: Of the winner; for a kernel that keeps its plain loops, the newest comparison with them.
+    """
+
+    candidate: Candidate | None
+    best_s: float | None
+    proof: Verification | None
+    note: str
 
     @property
-    def trace(self) -> str | None:
-        if self.winner:
-            return self.winner.candidate.trace
-        return self.best.candidate.trace if self.best else None
+    def verified(self) -> bool:
+        return self.candidate is not None and self.proof is not None
 
 
 def _choose(task: Task, session: Session) -> _Choice:
-    hash_, conditions = task.workload.hash, session.conditions
-    winner = winner_of(task, session.store, conditions)
-    best = session.store.best(hash_, conditions, 1)
-    failed = [v for v in session.store.verifications(hash_, conditions) if v.text]
+    hash_, store, conditions = task.workload.hash, session.store, session.conditions
+    ranked = {m.candidate.hash: m for m in store.best(hash_, conditions, CANDIDATES)}
+    failed = [v for v in store.verifications(hash_, conditions) if v.text]
+    if winner := winner_of(task, store, conditions):
+        wrong = [v for v in failed if not v.correct]
+        note = f"a faster candidate was rejected: {wrong[0].text}" if wrong else ""
+        return _Choice(winner.candidate, ranked[winner.candidate.hash].latency_s, winner, note)
     rejected = {v.candidate.hash for v in failed}
-    if winner:
-        faster = [v for v in failed if not v.correct]
-        note = f"a faster candidate was rejected: {faster[0].text}" if faster else ""
-        measured = next(
-            (m for m in session.store.best(hash_, conditions, 10) if m.candidate == winner.candidate), None
-        )
-        return _Choice(winner, measured, note)
-    if best and best[0].candidate.hash not in rejected:
-        return _Choice(None, best[0], "not verified by a paired test yet; autotune run does that")
-    return _Choice(None, None, failed[0].text if failed else "never measured")
+    untried = [m for m in ranked.values() if m.candidate.hash not in rejected]
+    if untried and not failed:
+        note = "not verified by a paired test yet; autotune run does that"
+        return _Choice(untried[0].candidate, untried[0].latency_s, None, note)
+    compared = next((v for v in failed if v.before_s), None)
+    return _Choice(None, None, compared, failed[0].text if failed else "never measured")
 
 
 def _check(model: Model, library: Path, threads: int) -> tuple[Check, tuple[float, ...]]:
@@ -125,23 +128,24 @@ def _check(model: Model, library: Path, threads: int) -> tuple[Check, tuple[floa
 
 def _entry(task: Task, choice: _Choice, session: Session) -> TaskEntry:
     measured: Sequence[Measurement] = session.store.measurements(task.workload.hash, session.conditions)
-    winner, best = choice.winner, choice.best
+    proof = choice.proof
+    won = proof if choice.verified else None
     return TaskEntry(
         name=task.name,
         workload=task.workload.hash,
         weight=task.weight,
         flop=task.workload.flop,
         bytes=task.workload.bytes,
-        status="tuned" if choice.trace else "untuned",
-        winner=winner.candidate.hash if winner else best.candidate.hash if best else None,
+        status="tuned" if choice.candidate else "untuned",
+        winner=choice.candidate.hash if choice.candidate else None,
         trials=len(measured),
         failures=sum(m.error is not None for m in measured),
-        best_s=best.latency_s if best else None,
-        before_s=winner.before_s if winner else (),
-        after_s=winner.after_s if winner else (),
-        p_faster=winner.p_faster if winner else None,
-        max_error=winner.max_error if winner else None,
-        tolerance=winner.tolerance if winner else None,
+        best_s=choice.best_s,
+        before_s=proof.before_s if proof else (),
+        after_s=won.after_s if won else proof.before_s if proof else (),  # plain loops stay as they were
+        p_faster=won.p_faster if won else None,
+        max_error=won.max_error if won else None,
+        tolerance=won.tolerance if won else None,
         note=choice.note,
     )
 

@@ -46,7 +46,8 @@ class TaskEntry(_Frozen):
     """A kernel of the model, before and after.
 
     Attributes:
-        status: ``tuned``: verified and faster; ``untuned``: nothing usable was found, plain loops remain.
+        status: ``tuned``: it has a schedule, verified and faster where ``p_faster`` is known; ``untuned``:
+            nothing usable was found, plain loops remain.
         before_s: Seconds of single runs of the untuned schedule; empty where it was never timed.
         after_s: The winner's, paired with ``before_s``.
         best_s: Median seconds that the winner took while tuning.
@@ -125,7 +126,7 @@ class Manifest(_Frozen):
     def write(self, folder: Path) -> None:
         """Writes ``manifest.json`` into ``folder``, all of it or nothing."""
         draft = folder / f".{MANIFEST_NAME}"
-        draft.write_text(self.model_dump_json(indent=1))
+        draft.write_text(self.model_dump_json(indent=1), encoding="utf-8")
         draft.replace(folder / MANIFEST_NAME)
 
     @classmethod
@@ -137,7 +138,7 @@ class Manifest(_Frozen):
         """
         path = folder / MANIFEST_NAME
         try:
-            return cls.model_validate_json(path.read_text())
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ArtifactError(
                 f"{folder} is not an artifact: it has no readable {MANIFEST_NAME}; "

@@ -26,6 +26,7 @@ from search.searchers.evolutionary import EvolutionarySearcher
 from search.spaces.trace import TraceSpace
 
 ROUND = 32  # trials of one task before the next is chosen
+FIRST_ROUND = 8  # so that every task is known soon; what they teach helps the tasks after them
 FASTER_THAN_LIGHT = 2.0  # times the probed peak: an honest kernel cannot be that fast
 
 
@@ -169,7 +170,7 @@ class Tuner:
         workload = task.task.workload
         searcher = self._searchers[workload.hash]
         self._say(f"choosing candidates of {task.task.name}")
-        candidates = searcher.suggest(self._round_size())
+        candidates = searcher.suggest(self._round_size(task))
         task.exhausted = not candidates
         measured: list[Measurement] = []
         self._say(f"measuring {task.task.name}")
@@ -183,13 +184,14 @@ class Tuner:
             searcher.update(measured)
             self._cost_model.add(workload, measured)
 
-    def _round_size(self) -> int:
+    def _round_size(self, task: TaskProgress) -> int:
         """Small enough that a small budget reaches every task."""
+        size = ROUND if task.trials else FIRST_ROUND
         budget = self.progress.budget.trials
         if budget is None:
-            return ROUND
-        left = budget - self.progress.trials
-        return max(1, min(ROUND, left, math.ceil(budget / max(1, len(self.progress.tasks)))))
+            return size
+        share = math.ceil(budget / (2 * len(self.progress.tasks)))
+        return max(1, min(size, share, budget - self.progress.trials))
 
     def _note(self, task: TaskProgress, measurement: Measurement) -> None:
         progress = self.progress

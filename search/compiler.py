@@ -11,9 +11,11 @@ import platform
 import sys
 import types
 from pathlib import Path
+from typing import Any
 
 import tvm
 import tvm.s_tir
+from tvm.s_tir.meta_schedule.space_generator import PostOrderApply
 from tvm.s_tir.meta_schedule.tune_context import TuneContext
 from tvm.target import Target
 
@@ -34,9 +36,21 @@ def load_tensor_intrinsics() -> None:
 
 
 def tune_context(module: tvm.IRModule, target: Target) -> TuneContext:
-    """TVM's bundle of schedule rules and postprocessors for ``module`` on ``target``."""
+    """TVM's bundle of schedule rules and postprocessors for ``module`` on ``target``.
+
+    Without the rule for hand-written schedules: a CPU has none, and it complains of each pooling.
+    """
     load_tensor_intrinsics()
+    generator = _context(module, target, "post-order-apply").space_generator
+    rules = [r for r in generator.sch_rules if type(r).__name__ != "ApplyCustomRule"]
+    own = PostOrderApply(
+        sch_rules=rules, postprocs=list(generator.postprocs), mutator_probs=generator.mutator_probs
+    )
+    return _context(module, target, own)
+
+
+def _context(module: tvm.IRModule, target: Target, generator: Any) -> TuneContext:
     return TuneContext(
-        mod=module, target=target, space_generator="post-order-apply", search_strategy="evolutionary",
+        mod=module, target=target, space_generator=generator, search_strategy="evolutionary",
         rand_state=1, num_threads=1,
     )  # fmt: skip

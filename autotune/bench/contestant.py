@@ -17,7 +17,7 @@ _TRIAL_S = 1.0  # of running each way that a contestant could be set up
 
 
 class Unavailable(Exception):
-    """A contestant that cannot take part: its text says why and, where something is missing, how to get it."""
+    """A contestant cannot take part: why, and where something is missing, how to get it."""
 
 
 class Ready(NamedTuple):
@@ -62,9 +62,8 @@ def require(module: str, package: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise Unavailable(
-            f"cannot import {module} ({error}); pip install 'autotune-tensor[bench]', or only: pip install {package}"
-        ) from error
+        advice = f"pip install 'autotune-tensor[bench]', or only: pip install {package}"
+        raise Unavailable(f"cannot import {module} ({error}); {advice}") from error
 
 
 def fastest(ways: Mapping[str, Callable[[], Run]]) -> Ready:

@@ -1,10 +1,12 @@
-"""Who a compiled model is measured beside: each peer at its best settings, with the same threads and inputs."""
+"""Who a compiled model is measured beside: each peer at its best settings on the same threads and inputs."""
 
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+
+import numpy as np
 
 from autotune.bench.contestant import Array, Ready, Run, fastest, require
 from autotune.bench.original import Original
@@ -121,12 +123,13 @@ class OpenVino:
         openvino = require("openvino", "openvino")
         core = openvino.Core()
         model = core.read_model(self.original.onnx_path)
-        feed = dict(zip(self.original.specs, inputs, strict=True))
         always = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
 
         def compiled(**hints: str) -> Run:
             request = core.compile_model(model, "CPU", {**always, **hints}).create_infer_request()
-            return lambda: list(request.infer(feed, share_inputs=True, share_outputs=True).values())
+            for name, array in zip(self.original.specs, inputs, strict=True):
+                request.set_tensor(name, openvino.Tensor(array, shared_memory=True))
+            return lambda: list(request.infer(share_outputs=True).to_tuple())
 
         return fastest({"latency hint": lambda: compiled(PERFORMANCE_HINT="LATENCY"), "default": compiled})
 
@@ -142,14 +145,15 @@ PEERS: dict[str, Callable[[Original], Any]] = {
 
 
 def _tvm_run(tvm: Any, executable: Any, inputs: Sequence[Array]) -> Run:
-    numpy, relax = require("numpy", "numpy"), require("tvm.relax", "apache-tvm")
+    from tvm import relax
+
     main = relax.VirtualMachine(executable, tvm.cpu())["main"]
     tensors = [tvm.runtime.tensor(a) for a in inputs]
 
     def run() -> list[Array]:
         result = main(*tensors)
         outputs = [result] if isinstance(result, tvm.runtime.Tensor) else result
-        return [numpy.from_dlpack(o) for o in outputs]
+        return [np.from_dlpack(o) for o in outputs]
 
     return run
 

@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from autotune.manifest import CurvePoint, RunEntry
 from autotune.report.facts import TaskFacts
-from autotune.report.numbers import latency, percent, shorten
+from autotune.report.numbers import latency, percent, plain, shorten
 
 _INK, _MUTED, _LINE, _BEFORE, _AFTER = "#010101", "#020202", "#030303", "#040404", "#050505"
 _VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line", _BEFORE: "before", _AFTER: "after"}
@@ -108,7 +109,7 @@ def share_plot(tasks: Sequence[TaskFacts]) -> str:
     if not known:
         return ""
     shown, rest = known[:_MAX_BARS], known[_MAX_BARS:]
-    groups = [(shorten(t.entry.name, _LABEL_CHARS), [t]) for t in shown]
+    groups = [(shorten(plain(t.entry.name), _LABEL_CHARS), [t]) for t in shown]
     if rest:
         groups.append((f"the other {len(rest)}", rest))
     before = [_sum([t.before_share for t in group]) for _, group in groups]
@@ -147,7 +148,8 @@ def _svg(figure: Figure, title: str) -> str:
     """An SVG element to put into a page: no prologue, no metadata, no fonts, no ids that two plots share."""
     text = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with mpl.rc_context({"svg.hashsalt": title}):
+    with mpl.rc_context({"svg.hashsalt": title}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # here, not in the browser
         figure.savefig(text, format="svg", transparent=True, metadata=nothing)
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{title}"', 1)

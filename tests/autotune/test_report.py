@@ -37,9 +37,10 @@ HOSTILE = "<script>alert('x')</script>$a_b$ [red]\x1b[2J"
 def make_task(name: str = "conv", **given: Any) -> TaskEntry:
     """A kernel that became four times as fast: 4 ms to 1 ms, 2e8 operations."""
     usual: dict[str, Any] = {
-        "workload": f"hash of {name}", "weight": 1, "flop": 2e8, "bytes": 4000, "status": "tuned", "winner": "w",
-        "trials": 64, "failures": 3, "best_s": 1e-3, "before_s": (3.9e-3, 4e-3, 4.1e-3) * 5,
-        "after_s": (0.99e-3, 1e-3, 1.01e-3) * 5, "p_faster": (1.0, 0.97, 1.0), "max_error": 1e-7, "tolerance": 1e-5,
+        "workload": f"hash of {name}", "weight": 1, "flop": 2e8, "bytes": 4000, "status": "tuned",
+        "winner": "w", "trials": 64, "failures": 3, "best_s": 1e-3,
+        "before_s": (3.9e-3, 4e-3, 4.1e-3) * 5, "after_s": (0.99e-3, 1e-3, 1.01e-3) * 5,
+        "p_faster": (1.0, 0.97, 1.0), "max_error": 1e-7, "tolerance": 1e-5,
     }  # fmt: skip
     return TaskEntry(name=name, **{**usual, **given})
 
@@ -127,11 +128,13 @@ RUN_CASES = {
     "unknown failure": RunEntry(id=1, trials=9, failures={"new_kind": 9}),
 }
 
+BARE_HARDWARE = HardwareEntry(name="", fingerprint="", cores=1, features={}, probes={})
+
 MANIFESTS = {
     "usual": make_manifest(),
     "eighty tasks": make_manifest(*(make_task(f"task{i}", weight=i + 1) for i in range(80))),
     "no flop": make_manifest(make_task(flop=0.0)),
-    "no probes": make_manifest(hardware=HardwareEntry(name="", fingerprint="", cores=1, features={}, probes={})),
+    "no probes": make_manifest(hardware=BARE_HARDWARE),
     "untuned": make_manifest(untuned_task("slow", "never measured"), make_task(), untuned_s=None),
     "all untuned": make_manifest(untuned_task("slow", ""), untuned_s=None),
     "untuned, timed": make_manifest(untuned_task("slow", "", before_s=(1e-3, 2e-3))),
@@ -158,7 +161,7 @@ def test_digits_are_three_and_without_an_exponent(value: float) -> None:
     assert value >= 1000 or len(text.replace(".", "").lstrip("0")) == 3
 
 
-@given(st.text(), st.integers(1, 40))
+@given(st.text("ab_0", max_size=60), st.integers(1, 40))
 def test_shortened_text_fits_and_keeps_both_ends(text: str, width: int) -> None:
     short = numbers.shorten(text, width)
     assert len(short) == min(len(text), width)
@@ -252,7 +255,7 @@ def test_page_is_self_contained_and_complete(manifest: Manifest, tmp_path: Path)
 def test_summary_fits_the_terminal(manifest: Manifest) -> None:
     lines = summary(manifest)
     assert max(map(len, lines)) <= 80
-    assert not any(re.match(r"\S*…", line.rpartition("  ")[2]) for line in lines[:5])
+    assert "…" not in "".join(lines), "a column is cut"
 
 
 def test_page_escapes_what_users_name(tmp_path: Path) -> None:

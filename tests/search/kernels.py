@@ -31,7 +31,9 @@ def softmax(rows: int = 8, columns: int = 24) -> tirx.PrimFunc:
 
 def copy(n: int = 64) -> tirx.PrimFunc:
     x = te.placeholder((n,), name="x")
-    return te.create_prim_func([x, te.compute((n,), lambda i: x[i] + tvm.tirx.const(1.0, "float32"), name="y")])
+    return te.create_prim_func(
+        [x, te.compute((n,), lambda i: x[i] + tvm.tirx.const(1.0, "float32"), name="y")]
+    )
 
 
 def workload(function: tirx.PrimFunc, name: str = "kernel") -> Workload:

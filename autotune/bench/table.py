@@ -1,0 +1,95 @@
+"""A benchmark's result for people, within 80 columns."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from autotune.bench.result import BenchResult, Comparison, Entry, Status
+from autotune.measure.statistics import Verdict
+
+_FEWEST_PAIRS = 6  # with fewer no interval of P(ours faster) can leave 0.5 out
+_NOTE = (
+    "Brackets: 95 % bootstrap interval. theirs/ours: ratio of the medians, over 1 where ours is faster; "
+    "verdict: on P(ours faster) over pairs of runs (Bouthillier et al. 2021). error: against {reference}."
+)
+
+
+def print_bench(result: BenchResult, console: Console) -> None:
+    """Prints a table of the contestants that ran, then how each ran or why it did not."""
+    compared = any(e.versus for e in result.entries)
+    title = f"{result.model}: {_count(result.threads, 'thread')}, {_count(result.rounds, 'round')}"
+    console.print(f"[bold]{escape(title)}[/] on {escape(result.machine)}")
+    console.print(_table([e for e in result.entries if e.status is Status.RAN], compared))
+    for entry in result.entries:
+        if line := _remark(entry, result.rounds):
+            console.print(f"  {escape(entry.name)}: {line}")
+    console.print(_NOTE.format(reference=result.reference), style="dim", highlight=False)
+
+
+def _table(entries: list[Entry], compared: bool) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold")
+    table.add_column("")
+    table.add_column("median ms", justify="right")
+    if compared:
+        table.add_column("theirs/ours", justify="right")
+        table.add_column("verdict")
+    table.add_column("error", justify="right")
+    for entry in entries:
+        cells = [escape(entry.name), _median(entry)]
+        if compared:
+            cells += [_ratio(entry.versus), _verdict(entry.versus)]
+        table.add_row(*cells, _error(entry))
+    return table
+
+
+def _median(entry: Entry) -> str:
+    if entry.median_s is None or entry.low_s is None or entry.high_s is None:
+        return ""
+    digits = _digits(entry.median_s * 1e3)
+    median, low, high = (f"{s * 1e3:.{digits}f}" for s in (entry.median_s, entry.low_s, entry.high_s))
+    return escape(f"{median} [{low}, {high}]")
+
+
+def _ratio(versus: Comparison | None) -> str:
+    if versus is None:
+        return ""
+    digits = _digits(versus.ratio)
+    ratio, low, high = (f"{r:.{digits}f}" for r in (versus.ratio, versus.ratio_low, versus.ratio_high))
+    return escape(f"{ratio} [{low}, {high}]")
+
+
+def _verdict(versus: Comparison | None) -> str:
+    if versus is None:
+        return ""
+    if versus.pairs < _FEWEST_PAIRS:
+        return "too few rounds"
+    if versus.verdict is Verdict.NOT_SIGNIFICANT:
+        return "not significant"
+    side, color = ("faster", "green") if versus.p_faster >= 0.5 else ("slower", "red")
+    degree = "" if versus.verdict is Verdict.MEANINGFUL else ", hardly"
+    return f"[{color}]{side}{degree}[/]"
+
+
+def _error(entry: Entry) -> str:
+    return f"{entry.error:.0e}" if entry.agrees else f"[red]{entry.error:.0e}[/]"
+
+
+def _remark(entry: Entry, rounds: int) -> str:
+    """How it ran, or why it did not; empty where there is nothing to say."""
+    if entry.status is not Status.RAN:
+        return f"[red]{entry.status}[/]: {escape(entry.note)}"
+    said = [f"{entry.version}", entry.note]
+    if len(entry.rounds) < rounds:
+        said.append(_count(len(entry.rounds), "round"))
+    if not entry.agrees:
+        said.append("[red]its outputs differ from the original's[/]")
+    return ", ".join(s for s in said if s)
+
+
+def _digits(value: float) -> int:
+    """Decimals that give three or four significant digits."""
+    return 3 if value < 1 else 2 if value < 100 else 0
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

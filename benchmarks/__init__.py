@@ -1,0 +1,1 @@
+"""What compares us with peers: each module is a command that prints a table and writes JSON."""
