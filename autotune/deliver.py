@@ -120,8 +120,8 @@ def _check(model: Model, library: Path, threads: int) -> tuple[Check, tuple[floa
     allowed = max(tolerance(str(e.dtype), reduction) for e in expected)
     if error > allowed:
         raise VerificationFailed(
-            f"the compiled {model.name} differs from the original in {model.source.reference_name} by {error:.2e} "
-            f"of the largest output, tolerance {allowed:.2e}; nothing was written. Please report this."
+            f"the compiled {model.name} differs from the original in {model.source.reference_name} by "
+            f"{error:.2e} of the largest output, tolerance {allowed:.2e}; nothing was written"
         )
     return Check(reference=model.source.reference_name, max_error=error, tolerance=allowed), latency_s
 

@@ -9,8 +9,6 @@ the tuner's process after every hundred of them.
 
 import argparse
 import json
-import math
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +61,8 @@ def tune(name: str, minutes: float, folder: Path, console: Console) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--rounds", type=int, default=40)
@@ -92,7 +91,6 @@ def bench(names: list[str], out: Path, rounds: int, results: dict[str, Any], con
             result = bench_model(name, out / name, usable_cores(), rounds, {}, None, None, status.update)
         print_bench(result, console)
         results[name]["bench"] = result.to_json()
-
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Gradient-boosted trees over decisions: the baseline cost model, fitted anew as measurements arrive.
 
-One regressor for each signature (``costmodels.encodings.decisions``) learns from all workloads that have it, so
-that a model's tenth convolution profits from the nine before. The label is that of TenSet: the best
+One regressor for each signature (``costmodels.encodings.decisions``) learns from all workloads that have
+it, so that a model's tenth convolution profits from the nine before. The label is that of TenSet: the best
 latency known of a workload over the candidate's, between 0 (failed) and 1 (best).
 """
 

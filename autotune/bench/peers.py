@@ -52,9 +52,8 @@ class TorchEager:
     package: ClassVar[str] = "torch"
 
     def prepare(self, inputs: Sequence[Array], threads: int) -> Ready:
-        torch = require("torch", "torch")
+        module, torch = self.original.torch_module, require("torch", "torch")
         torch.set_num_threads(threads)
-        module = self.original.torch_module
         ways = {"contiguous": lambda: _torch_run(torch, module, inputs)}
         if _is_convolutional(module):
             ways["channels_last"] = lambda: _torch_run(torch, *_channels_last(torch, module, inputs))
@@ -74,10 +73,9 @@ class TorchCompiled:
     package: ClassVar[str] = "torch"
 
     def prepare(self, inputs: Sequence[Array], threads: int) -> Ready:
-        torch = require("torch", "torch")
-        require("torch._inductor.config", "torch").freezing = True
+        module, torch = self.original.torch_module, require("torch", "torch")
         torch.set_num_threads(threads)
-        module = self.original.torch_module
+        require("torch._inductor.config", "torch").freezing = True
 
         def compiled(arguments: tuple[Any, ...], **options: bool) -> Callable[[], Run]:
             return lambda: _torch_run(torch, torch.compile(arguments[0], options=options), arguments[1])

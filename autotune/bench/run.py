@@ -50,10 +50,12 @@ def bench_model(
         limit_s: About how long all rounds may take, getting ready not counted.
 
     Raises:
-        BadInput: There is no such peer.
+        BadInput: There is no such peer, or there are no rounds.
         ArtifactError: There is no compiled model in the folder.
         AutotuneError: The model cannot be loaded (``load_model``).
     """
+    if rounds < 1:
+        raise BadInput(f"--rounds {rounds}: expected at least 1")
     unknown = [p for p in peers or () if p not in PEERS]
     if unknown:
         raise BadInput(f"unknown peer {unknown[0]!r}; the peers are {', '.join(PEERS)}")

@@ -29,11 +29,13 @@ def compile_command(
 
     screen = console(json)
     shapes = parse_shapes(input)
-    with open_session(db, target, threads, probe=False, create=False) as session:
-        with screen.status(f"importing {model}") as status:
-            lowered = lower(load_model(model, shapes, check_batch(batch)), session.target)
-            folder = out or DEFAULT_FOLDER / lowered.name
-            manifest = deliver(lowered, session, folder, RunEntry(), lambda text: status.update(text))
+    with (
+        open_session(db, target, threads, probe=False, create=False) as session,
+        screen.status(f"importing {model}") as status,
+    ):
+        lowered = lower(load_model(model, shapes, check_batch(batch)), session.target)
+        folder = out or DEFAULT_FOLDER / lowered.name
+        manifest = deliver(lowered, session, folder, RunEntry(), status.update)
     if json:
         print_json(manifest.model_dump(mode="json") | {"folder": str(folder)})
         return

@@ -1,7 +1,7 @@
 """Folds scales and shifts of channels, which is what a batch norm comes down to, into convolutions."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,10 @@ _OPERATIONS = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
 
 @dataclass(frozen=True)
 class _Affine:
-    """``scale * convolution + shift``, one value a channel: float64 [channels]."""
+    """``scale * convolution + shift``, one value a channel: float64 [channels]; ``weight`` is OIHW."""
 
     convolution: Any
+    weight: Array
     scale: Array
     shift: Array
     length: int  # of the chain of operations that it replaces
@@ -39,7 +40,7 @@ class _Affine:
                 scale, shift = scale / value, shift / value
             case _:
                 return None
-        return _Affine(self.convolution, scale, shift, self.length + 1)
+        return replace(self, scale=scale, shift=shift, length=self.length + 1)
 
 
 @mutator
@@ -58,8 +59,7 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
         found = self._affine(call)
         if found is None or found.length < 2:
             return call
-        convolution = found.convolution
-        weight = constant(convolution.args[1])
+        convolution, weight = found.convolution, found.weight
         scaled = (weight * found.scale[:, None, None, None]).astype(weight.dtype)
         shift = found.shift[None, :, None, None].astype(weight.dtype)
         arguments = [convolution.args[0], relax.const(scaled)]
@@ -74,7 +74,7 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
             weight = constant(expr.args[1])
             if weight is None or expr.attrs.data_layout != "NCHW" or expr.attrs.kernel_layout != "OIHW":
                 return None
-            return _Affine(expr, np.ones(weight.shape[0]), np.zeros(weight.shape[0]), 0)
+            return _Affine(expr, weight, np.ones(weight.shape[0]), np.zeros(weight.shape[0]), 0)
         if name not in _OPERATIONS:
             return None
         for place in (0, 1):
@@ -82,7 +82,7 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
             if value is None or inner is None:
                 continue
             channels = len(inner.scale)
-            if value.size == 1 or value.shape == (1, channels, 1, 1) or value.shape == (channels, 1, 1):
+            if value.size == 1 or value.shape in ((1, channels, 1, 1), (channels, 1, 1)):
                 spread = np.broadcast_to(value.astype(np.float64).reshape(-1), (channels,))
                 return inner.then(name, spread, value_first=place == 0)
         return None

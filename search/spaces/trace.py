@@ -141,6 +141,7 @@ class TraceSpace:
                 f"sketch {draft[0]} takes {len(sketch.slots)} decisions, got {len(draft) - 1}"
             )
         schedule = self._apply(sketch, sketch.trace.insts, draft[1:], rng)
+        assert isinstance(draft[0], int)  # _sketch_of has seen to it
         choices = (draft[0], *self._decisions(schedule, len(sketch.slots)))
         schedule.enter_postproc()
         for processor in self._context.space_generator.postprocs:

@@ -34,7 +34,7 @@ def built(name: str) -> tuple[nn.Module, tuple[Tensor, ...]]:
 def test_listing_needs_no_torch() -> None:
     code = "import sys, autotune.examples; sys.exit('torch' in sys.modules)"
     path = f"import sys; sys.path[:] = {sys.path!r}; "
-    assert subprocess.run([sys.executable, "-c", path + code]).returncode == 0
+    assert subprocess.run([sys.executable, "-c", path + code], check=False).returncode == 0
 
 
 def test_every_example_has_expectations() -> None:

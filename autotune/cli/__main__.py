@@ -1,0 +1,5 @@
+"""``python -m autotune.cli``, where the console script is not installed."""
+
+from autotune.cli.app import main
+
+main()

@@ -1,0 +1,234 @@
+"""Tests of benchmarks: who takes part, who fails alone, what is compared and shown."""
+
+import importlib.util
+import io
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bench_contestants import Faulty, Sleeper, Spinner, Watcher, Wrong
+from rich.console import Console
+
+from autotune.bench.contestant import Array, Contestant
+from autotune.bench.original import Original
+from autotune.bench.peers import PEERS, OpenVino
+from autotune.bench.result import BenchResult, Comparison, Entry, Status
+from autotune.bench.rounds import Limits
+from autotune.bench.run import bench, bench_model
+from autotune.bench.table import print_bench
+from autotune.errors import ArtifactError, BadInput
+from autotune.measure.statistics import Verdict
+from search.problem import TensorSpec
+
+INPUTS = [np.arange(12, dtype=np.float32).reshape(3, 4)]
+EXPECTED = [2 * INPUTS[0]]
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
+
+
+def measure(*contestants: Contestant, rounds: int = 6, expected: list[Array] = EXPECTED) -> dict[str, Entry]:
+    limits = Limits(prepare_s=5.0, run_s=1.0)
+    result = bench(
+        contestants, INPUTS, expected, threads=1, rounds=rounds, limit_s=10, limits=limits, ours="a"
+    )
+    return {e.name: e for e in result.entries}
+
+
+def installed(*peers: str) -> list[str]:
+    modules = {"torch": "torch", "onnxruntime": "onnxruntime", "openvino": "openvino"}
+    return [p for p in peers if importlib.util.find_spec(modules.get(p, "torch"))]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A small network of convolutions as an exported program, its batch open."""
+    torch = pytest.importorskip("torch")
+    nn = torch.nn
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5)]
+    dynamic = {"input": {0: torch.export.Dim("batch")}}
+    module = nn.Sequential(*layers).eval()
+    program = torch.export.export(module, (torch.zeros(2, 3, 8, 8),), dynamic_shapes=dynamic)
+    path = tmp_path_factory.mktemp("models") / "tiny.pt2"
+    torch.export.save(program, path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A matrix product and a ReLU, its batch open."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto.FLOAT
+    weight = np.random.default_rng(0).standard_normal((16, 8)).astype(np.float32)
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"]), helper.make_node("Relu", ["y"], ["z"])],
+        "tiny",
+        [helper.make_tensor_value_info("x", kind, ["batch", 16])],
+        [helper.make_tensor_value_info("z", kind, ["batch", 8])],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    path = tmp_path_factory.mktemp("models") / "tiny.onnx"
+    onnx.save(model, path)
+    return str(path)
+
+
+def run_peers(model: str, peers: list[str]) -> dict[str, Entry]:
+    lines: list[str] = []
+    result = bench_model(model, None, 1, 3, None, 2, peers, lines.append, limit_s=10)
+    assert result.model == "tiny"
+    assert any("round 3 of 3" in line for line in lines)
+    return {e.name: e for e in result.entries}
+
+
+def test_onnx_peers(onnx_file: str) -> None:
+    entries = run_peers(onnx_file, ["torch", *installed("onnxruntime", "openvino")])
+    eager = entries.pop("PyTorch eager")
+    assert (eager.status, eager.note) == (Status.UNAVAILABLE, "the model is an ONNX file")
+    assert_agree(entries)
+
+
+def test_torch_peers(exported: str) -> None:
+    assert_agree(run_peers(exported, installed("torch", "onnxruntime")))
+
+
+@pytest.mark.slow
+def test_all_peers(exported: str) -> None:
+    assert_agree(run_peers(exported, list(PEERS)))
+
+
+def assert_agree(entries: dict[str, Entry]) -> None:
+    assert entries
+    for entry in entries.values():
+        assert entry.status is Status.RAN, entry
+        assert entry.agrees, entry
+        assert entry.version
+        assert len(entry.samples_s) == 3
+        assert entry.versus is None
+
+
+def test_a_missing_peer_is_named_with_what_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "openvino.py").write_text("raise ImportError('blocked')")
+    monkeypatch.syspath_prepend(tmp_path)
+    original = Original("absent.onnx", {"x": TensorSpec((3, 4), "float32")}, tmp_path)
+    entries = measure(OpenVino(original), Sleeper("a"))
+    assert entries["OpenVINO"].status is Status.UNAVAILABLE
+    assert "pip install 'autotune-tensor[bench]'" in entries["OpenVINO"].note
+    assert "openvino" in entries["OpenVINO"].note
+    assert entries["a"].status is Status.RAN
+
+
+@pytest.mark.parametrize("after", [0, 40], ids=["getting ready", "running"])
+def test_a_fault_costs_only_itself(after: int) -> None:
+    texts = {
+        "raise": "RuntimeError: error: of the compiler",
+        "crash": "SIGABRT",
+        "exit": "no more",
+        "hang": "no answer",
+    }
+    faulty = [Faulty(fault, 10e-3, fault=fault, after=after) for fault in texts]
+    limits = Limits(prepare_s=2.0, run_s=1.0)
+    contestants = [Sleeper("a", 2e-3), *faulty, Sleeper("b", 2e-3)]
+    entries = {
+        e.name: e for e in bench(contestants, INPUTS, EXPECTED, 1, 25, limits=limits, ours="a").entries
+    }
+    for fault, text in texts.items():
+        assert entries[fault].status is Status.FAILED
+        assert text in entries[fault].note
+        assert entries[fault].versus is None
+    for name in "ab":
+        assert entries[name].status is Status.RAN
+        assert entries[name].rounds == tuple(range(25))
+
+
+def test_the_faster_is_found() -> None:
+    entries = measure(Sleeper("a", 2e-3), Sleeper("b", 20e-3), rounds=8)
+    versus = entries["b"].versus
+    assert versus is not None
+    assert versus.ratio_low <= versus.ratio <= versus.ratio_high
+    assert versus.ratio > 1
+    assert versus.pairs == 8
+    assert versus.verdict is Verdict.MEANINGFUL
+    assert entries["a"].versus is None
+    assert entries["a"].burst >= 2
+    assert entries["b"].burst == 1
+
+
+def test_a_slow_contestant_takes_part_in_few_rounds() -> None:
+    entries = measure(Sleeper("a", 1e-3), Sleeper("slow", 0.55), rounds=20)
+    assert len(entries["a"].rounds) == 20
+    assert 3 <= len(entries["slow"].rounds) <= 6
+    assert set(entries["slow"].rounds) <= set(entries["a"].rounds)
+
+
+def test_disagreement_is_reported() -> None:
+    entries = measure(
+        Sleeper("a"), Wrong("b"), Wrong("more", factor=2.0, outputs=2), Wrong("nan", factor=np.nan)
+    )
+    assert entries["a"].agrees
+    assert entries["b"].agrees is False
+    assert entries["b"].error == pytest.approx(0.5)
+    assert entries["more"].status is Status.FAILED
+    assert "[[3, 4], [3, 4]]" in entries["more"].note
+    assert entries["nan"].status is Status.FAILED
+
+
+@linux
+def test_others_stand_still_while_one_runs(tmp_path: Path) -> None:
+    path = tmp_path / "pid"
+    entries = measure(Spinner("a", path=path), Watcher("b", path=path))
+    assert entries["b"].status is Status.RAN, entries["b"].note
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="unknown peer 'x'; the peers are torch, "):
+        bench_model("mlp", None, 1, 3, None, None, ["x"], print)
+    with pytest.raises(BadInput, match="--rounds 0"):
+        bench_model("mlp", None, 1, 0, None, None, None, print)
+    with pytest.raises(ArtifactError, match=r"holds no model\.so"):
+        bench_model("mlp", tmp_path, 1, 3, None, None, None, print)
+
+
+@pytest.fixture
+def result() -> BenchResult:
+    faster = Comparison(1.5, 1.4, 1.6, 1.0, 0.9, 1.0, 29, Verdict.MEANINGFUL)
+    slower = Comparison(0.5, 0.4, 0.6, 0.3, 0.2, 0.45, 29, Verdict.SIGNIFICANT)
+    times = {
+        "burst": 2,
+        "rounds": (0, 1),
+        "samples_s": (0.1, 0.2),
+        "median_s": 0.15,
+        "low_s": 0.1,
+        "high_s": 0.2,
+    }
+    entries = (
+        Entry("autotune", Status.RAN, "", "1.0", 0.0, True, 1.0, **times),
+        Entry("ONNX Runtime", Status.RAN, "", "2.0", 1e-7, True, 1.0, **times, versus=faster),
+        Entry("OpenVINO", Status.RAN, "latency hint", "3.0", 0.5, False, 1.0, **times, versus=slower),
+        Entry("torch.compile", Status.FAILED, "InductorError: no C++ [compiler]"),
+    )
+    return BenchResult("tiny", "a CPU", 1, "PyTorch", 2, 0, 3.0, entries)
+
+
+def test_table(result: BenchResult) -> None:
+    out = io.StringIO()
+    print_bench(result, Console(file=out, width=80))
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[0] == "tiny: 1 thread, 2 rounds on a CPU"
+    rows = {line.partition(" 150 ")[0].strip(): line for line in lines}
+    assert "1.50 [1.40, 1.60] faster" in rows["ONNX Runtime"]
+    assert "0.500 [0.400, 0.600] slower, hardly 5e-01" in rows["OpenVINO"]
+    assert "  torch.compile: failed: InductorError: no C++ [compiler]" in lines
+    assert "  OpenVINO: 3.0, latency hint, its outputs differ from the original's" in lines
+
+
+def test_json(result: BenchResult) -> None:
+    read = json.loads(result.to_json())
+    assert read["entries"][1]["versus"]["verdict"] == "meaningful"
+    assert read["entries"][3]["status"] == "failed"
+    assert read["entries"][0]["samples_s"] == [0.1, 0.2]

@@ -1,0 +1,199 @@
+"""Import: what comes in computes what it computed before, or is refused in a line that helps."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+import tvm
+from kernels import TARGET, matmul
+from networks import save_onnx, tiny
+from onnx import helper
+from tvm import relax
+
+from autotune.artifact import flatten
+from autotune.build import compile_model
+from autotune.errors import BadInput, BadModel, DynamicInput, ModelNotFound, UnsupportedModel
+from autotune.examples import EXAMPLES, build_example
+from autotune.frontends import load_model
+from autotune.frontends.graph import lower
+from autotune.frontends.model import SourceModel, random_inputs
+from autotune.frontends.tir import from_function
+from autotune.frontends.torch import load_module
+from autotune.measure.check import relative_error
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "models"
+
+
+def run_untuned(source: SourceModel) -> float:
+    """Compiles with plain loops and runs; returns the error against the original."""
+    model = lower(source, TARGET)
+    machine = relax.VirtualMachine(compile_model(model, {}, TARGET).jit(), tvm.cpu())
+    inputs = random_inputs(source.inputs)
+    outputs = flatten(machine["main"](*(tvm.runtime.tensor(i) for i in inputs)))
+    expected = source.reference(inputs)
+    return max(relative_error(o.numpy(), e) for o, e in zip(outputs, expected, strict=True))
+
+
+def operators(source: SourceModel) -> str:
+    return lower(source, TARGET).module["main"].script()
+
+
+def test_torch_module_with_batch_norm_shared_by_two_convolutions() -> None:
+    source = load_module(*tiny(), "tiny")
+    assert run_untuned(source) < 1e-5
+    tasks = lower(source, TARGET).tasks
+    assert not any("sqrt" in t.name or "divide" in t.name for t in tasks if "conv2d" in t.name)
+
+
+def test_a_convolution_whose_output_is_needed_twice_is_not_folded_away() -> None:
+    class Twice(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 1)
+            self.norm = torch.nn.BatchNorm2d(4)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            x = self.conv(image)
+            return self.norm(x) * x
+
+    assert run_untuned(load_module(Twice(), (torch.randn(1, 3, 5, 5),))) < 1e-5
+
+
+def test_exported_program_round_trip(tmp_path: Path) -> None:
+    module, inputs = tiny()
+    torch.export.save(torch.export.export(module, inputs), tmp_path / "tiny.pt2")
+    source = load_model(str(tmp_path / "tiny.pt2"))
+    assert source.name == "tiny"
+    assert run_untuned(source) < 1e-5
+
+
+def test_exported_program_with_an_open_batch(tmp_path: Path) -> None:
+    module, inputs = tiny()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    two = (inputs[0].repeat(2, 1, 1, 1),)
+    program = torch.export.export(module, two, dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "open.pt2")
+    path = str(tmp_path / "open.pt2")
+    assert load_model(path).inputs[0].spec.shape[0] == 1
+    assert load_model(path, batch=3).inputs[0].spec.shape[0] == 3
+    with pytest.raises(BadInput, match="no such input"):
+        load_model(path, {"nonsense": (1,)})
+
+
+def relu(tmp_path: Path, shape: list[object]) -> str:
+    node = helper.make_node("Relu", ["x"], ["y"])
+    return str(save_onnx(tmp_path / "relu.onnx", [node], {"x": shape}, "y"))
+
+
+def test_open_sizes_need_to_be_given(tmp_path: Path) -> None:
+    path = relu(tmp_path, ["n", 3, "h", "w"])
+    with pytest.raises(DynamicInput, match="--input x="):
+        load_model(path)
+    source = load_model(path, {"x": (2, 3, 4, 5)})
+    assert source.inputs[0].spec.shape == (2, 3, 4, 5)
+    assert run_untuned(source) == 0.0
+
+
+def test_an_open_batch_alone_is_one(tmp_path: Path) -> None:
+    path = relu(tmp_path, ["n", 3])
+    assert load_model(path).inputs[0].spec.shape == (1, 3)
+    assert load_model(path, batch=4).inputs[0].spec.shape == (4, 3)
+
+
+def test_sizes_that_contradict_the_file(tmp_path: Path) -> None:
+    path = relu(tmp_path, [2, 3])
+    with pytest.raises(BadInput, match="2x3"):
+        load_model(path, {"x": (2, 4)})
+    with pytest.raises(BadInput, match="fixed at 2"):
+        load_model(path, batch=4)
+    with pytest.raises(BadInput, match="no such input"):
+        load_model(path, {"z": (2, 3)})
+
+
+def test_one_hot_becomes_a_look_up(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["i"], to=onnx.TensorProto.INT64),
+        helper.make_node("OneHot", ["i", "depth", "values"], ["y"]),
+    ]
+    path = save_onnx(
+        tmp_path / "onehot.onnx", nodes, {"x": [1, 6]}, "y",
+        depth=np.array([5]), values=np.array([0.5, 2.0], np.float32),
+    )  # fmt: skip
+    assert run_untuned(load_model(str(path))) == 0.0
+
+
+def test_reshapes_computed_in_the_graph_are_folded(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "zero"], ["n"]),
+        helper.make_node("Concat", ["n", "rest"], ["t"], axis=0),
+        helper.make_node("Reshape", ["x", "t"], ["r"]),
+        helper.make_node("Relu", ["r"], ["y"]),
+    ]
+    path = save_onnx(
+        tmp_path / "reshape.onnx", nodes, {"x": ["n", 2, 3]}, "y", zero=np.array([0]), rest=np.array([-1])
+    )
+    assert run_untuned(load_model(str(path), batch=4)) == 0.0
+
+
+@pytest.mark.parametrize("content", [b"", b"this is not a model", bytes(range(256)) * 4])
+def test_files_that_are_not_models(tmp_path: Path, content: bytes) -> None:
+    for name in ("bad.onnx", "bad.pt2"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(BadModel, match=name):
+            load_model(str(tmp_path / name))
+
+
+def test_truncated_file(tmp_path: Path) -> None:
+    path = Path(relu(tmp_path, [1, 3]))
+    weights = {"w": np.ones((1, 3), np.float32)}
+    add = helper.make_node("Add", ["x", "w"], ["y"])
+    whole = save_onnx(path, [add], {"x": [1, 3]}, "y", **weights).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadModel):
+        load_model(str(path))
+
+
+def test_unsupported_operator_is_named(tmp_path: Path) -> None:
+    node = helper.make_node("Det", ["x"], ["y"])
+    path = save_onnx(tmp_path / "det.onnx", [node], {"x": [1, 3, 3]}, "y")
+    with pytest.raises(UnsupportedModel, match="Det"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize("name", ["missing.onnx", "resnet19", "."])
+def test_what_is_not_there_is_named_with_what_is(name: str) -> None:
+    with pytest.raises(ModelNotFound, match="squeezenet"):
+        load_model(name)
+
+
+def test_a_function_of_one_s_own() -> None:
+    source = from_function(matmul(8, 9, 10), "product")
+    assert run_untuned(source) < 1e-6
+    assert len(lower(source, TARGET).tasks) == 1
+
+
+def test_model_identity_does_not_depend_on_weights() -> None:
+    module, inputs = tiny()
+    first = lower(load_module(module, inputs, "tiny"), TARGET).hash
+    torch.nn.init.normal_(module.head.weight)
+    assert lower(load_module(module, inputs, "tiny"), TARGET).hash == first
+    larger = (torch.randn(2, 3, 12, 12),)
+    assert lower(load_module(module, larger, "tiny"), TARGET).hash != first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_import_and_agree(name: str) -> None:
+    assert run_untuned(load_module(*build_example(name), name)) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ultraface-slim-320", "FastestDet", "light-squeezenet", "magika-fast"])
+def test_shared_models_import_and_agree(name: str) -> None:
+    path = SHARED / f"{name}.onnx"
+    if not path.exists():
+        pytest.skip(f"{path} is not on this machine")
+    assert run_untuned(load_model(str(path))) < 1e-4
