@@ -23,6 +23,9 @@ from autotune.winners import CANDIDATES, winner_of
 from search.problem import Candidate, Conditions, Measurement, Task, Verification
 
 
+NEVER_MEASURED = "never measured"
+
+
 def deliver(
     model: Model,
     session: Session,
@@ -40,7 +43,7 @@ def deliver(
     """
     chosen = {t.workload.hash: _choose(t, session) for t in model.tasks}
     traces = {hash_: c.candidate.trace for hash_, c in chosen.items() if c.candidate}
-    if not traces:
+    if all(c.note == NEVER_MEASURED for c in chosen.values()):
         raise NoRecords(
             f"the database {session.store} holds no records of {model.name} for this hardware, target and "
             f"{session.conditions.threads} threads; measure some with: autotune run {model.source.source}"
@@ -101,7 +104,7 @@ def _choose(task: Task, session: Session) -> _Choice:
         note = "not verified by a paired test yet; autotune run does that"
         return _Choice(untried[0].candidate, untried[0].latency_s, None, note)
     compared = next((v for v in failed if v.before_s), None)
-    return _Choice(None, None, compared, failed[0].text if failed else "never measured")
+    return _Choice(None, None, compared, failed[0].text if failed else NEVER_MEASURED)
 
 
 def _check(model: Model, library: Path, threads: int) -> tuple[Check, tuple[float, ...]]:

@@ -90,7 +90,7 @@ def bench(names: list[str], out: Path, rounds: int, results: dict[str, Any], con
         with console.status(name) as status:
             result = bench_model(name, out / name, usable_cores(), rounds, {}, None, None, status.update)
         print_bench(result, console)
-        results[name]["bench"] = result.to_json()
+        results[name]["bench"] = json.loads(result.to_json())
 
 
 if __name__ == "__main__":

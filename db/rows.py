@@ -42,7 +42,7 @@ def known_ids(session: Session, table: type[Hashed], hashes: Iterable[str]) -> d
     found: dict[str, int] = {}
     for some in chunks(wanted):
         rows = session.execute(select(table.hash, table.id).where(table.hash.in_(some)))
-        found |= dict(rows.tuples())
+        found |= {row.hash: row.id for row in rows}
     if missing := [h for h in wanted if h not in found]:
         raise NoSuchRecord(f"The table {table.__tablename__} has no row of hash {missing[0]}.")
     return found

@@ -48,6 +48,8 @@ class Contestant(Protocol):
     def prepare(self, inputs: Sequence[Array], threads: int) -> Ready:
         """Loads the model and converts ``inputs``, so that a run does nothing but run.
 
+        Their memory may be borrowed: the arrays live as long as the process.
+
         Raises:
             Unavailable: It cannot take part here.
         """

@@ -43,7 +43,7 @@ class Entry:
         note: How it ran (memory format, hints), or why it did not.
         error: Largest difference of its outputs from the original framework's, over their largest magnitude.
         agrees: Whether rounding explains that error.
-        prepare_s: Loading, exporting, compiling and the first runs.
+        prepare_s: Loading, compiling and the first runs; of one peer also the export to ONNX for all others.
         burst: Runs in a row that a sample is the mean of.
         rounds: In which it ran, one for each of ``samples_s``.
         low_s: Lower end of the 95 % bootstrap interval of the median.
@@ -76,6 +76,7 @@ class BenchResult:
         rounds: How many there were; slow contestants took part in fewer.
         seed: Of the order in each round and of the inputs.
         elapsed_s: Of the rounds.
+        foreign_load: Share of all CPUs' time that other programs used just before or after the rounds.
     """
 
     model: str
@@ -85,6 +86,7 @@ class BenchResult:
     rounds: int
     seed: int
     elapsed_s: float
+    foreign_load: float
     entries: tuple[Entry, ...]
 
     def to_json(self) -> str:

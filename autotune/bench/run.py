@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
+
 from autotune.bench.contestant import Array, Contestant
 from autotune.bench.original import originals
 from autotune.bench.peers import LIBRARY, PEERS, Artifact
@@ -25,6 +27,7 @@ from autotune.hardware import describe_hardware
 from autotune.measure.statistics import PAIRS
 
 LIMIT_S = 120.0
+_LOAD_S = 0.5  # of watching what other programs use
 
 
 def bench_model(
@@ -107,10 +110,12 @@ def bench(
                 players.append(entered)
                 entered = entered.entry
             entries[contestant.name] = entered
+        load = _foreign_load()
         started = time.perf_counter()
         for name, text in run_rounds(players, rounds, limit_s, seed, progress, limits):
             entries[name] = replace(entries[name], status=Status.FAILED, note=text)
         elapsed_s = time.perf_counter() - started
+        load = max(load, _foreign_load())
     finally:
         for player in players:
             player.process.kill()
@@ -119,4 +124,9 @@ def bench(
         entries[name] = evaluate(player, ran.get(ours) if name != ours else None, seed)
     count = max((len(p.samples_s) for p in ran.values()), default=0)
     machine = describe_hardware(probe=False).name
-    return BenchResult("", machine, threads, "", count, seed, elapsed_s, tuple(entries.values()))
+    return BenchResult("", machine, threads, "", count, seed, elapsed_s, load, tuple(entries.values()))
+
+
+def _foreign_load() -> float:
+    """Share of all CPUs' time that is used while our contestants stand still."""
+    return float(psutil.cpu_percent(_LOAD_S)) / 100

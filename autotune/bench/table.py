@@ -8,9 +8,15 @@ from autotune.bench.result import BenchResult, Comparison, Entry, Status
 from autotune.measure.statistics import Verdict
 
 _FEWEST_PAIRS = 6  # with fewer no interval of P(ours faster) can leave 0.5 out
+_QUIET = 0.05  # of the CPUs, for other programs: more, and thread pools that spin wait for whole time slices
+_BUSY = (
+    "Other programs used {share:.0%} of the CPUs. Peers whose threads wait for each other suffer most from "
+    "that: measure again on a quiet machine."
+)
 _NOTE = (
-    "Brackets: 95 % bootstrap interval. theirs/ours: ratio of the medians, over 1 where ours is faster; "
-    "verdict: on P(ours faster) over pairs of runs (Bouthillier et al. 2021). error: against {reference}."
+    "Brackets: 95 % bootstrap interval. theirs/ours: ratio of the medians. Verdict on P(ours faster) over "
+    "pairs of runs (Bouthillier et al. 2021): slower or faster where the difference is meaningful, mostly so "
+    "where it is only significant. error: against {reference}."
 )
 
 
@@ -23,6 +29,8 @@ def print_bench(result: BenchResult, console: Console) -> None:
     for entry in result.entries:
         if line := _remark(entry, result.rounds):
             console.print(f"  {escape(entry.name)}: {line}")
+    if result.foreign_load > _QUIET:
+        console.print(f"[yellow]{_BUSY.format(share=result.foreign_load)}[/]", highlight=False)
     console.print(_NOTE.format(reference=result.reference), style="dim", highlight=False)
 
 
@@ -32,7 +40,7 @@ def _table(entries: list[Entry], compared: bool) -> Table:
     table.add_column("median ms", justify="right")
     if compared:
         table.add_column("theirs/ours", justify="right")
-        table.add_column("verdict")
+        table.add_column("ours is")
     table.add_column("error", justify="right")
     for entry in entries:
         cells = [escape(entry.name), _median(entry)]
@@ -66,8 +74,8 @@ def _verdict(versus: Comparison | None) -> str:
     if versus.verdict is Verdict.NOT_SIGNIFICANT:
         return "not significant"
     side, color = ("faster", "green") if versus.p_faster >= 0.5 else ("slower", "red")
-    degree = "" if versus.verdict is Verdict.MEANINGFUL else ", hardly"
-    return f"[{color}]{side}{degree}[/]"
+    degree = "" if versus.verdict is Verdict.MEANINGFUL else "mostly "
+    return f"[{color}]{degree}{side}[/]"
 
 
 def _error(entry: Entry) -> str:

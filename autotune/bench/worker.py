@@ -7,6 +7,7 @@ import sys
 import time
 from importlib import metadata
 from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
@@ -67,6 +68,7 @@ def main() -> None:
     connection = Connection(int(sys.argv[1]))
     connection.send(Started())
     run: Run | None = None
+    inputs: list[Any] = []  # kept: OpenVINO runs on memory that it does not own
     while True:
         try:
             request: Request = connection.recv()
@@ -75,6 +77,7 @@ def main() -> None:
         reply: Reply
         try:
             if isinstance(request, Enter):
+                inputs.extend(request.inputs)
                 run, reply = _enter(request)
             else:
                 assert run is not None

@@ -31,7 +31,7 @@ def bench(
     from autotune.api import DEFAULT_FOLDER
     from autotune.bench.run import bench_model
     from autotune.bench.table import print_bench
-    from autotune.cli.console import console, print_json
+    from autotune.cli.console import console
     from autotune.errors import BadInput
     from autotune.hardware import usable_cores
 
@@ -51,6 +51,6 @@ def bench(
             peers.split(",") if peers else None, lambda text: status.update(text),
         )  # fmt: skip
     if json:
-        print_json(result.to_json())
+        typer.echo(result.to_json())
     else:
         print_bench(result, screen)

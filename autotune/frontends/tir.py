@@ -23,7 +23,7 @@ def from_function(function: tirx.PrimFunc, name: str | None = None) -> SourceMod
         UnsupportedWorkload: A parameter is no buffer, has a symbolic shape, or outputs are not last.
     """
     symbol = function.attrs["global_symbol"] if function.attrs and "global_symbol" in function.attrs else ""
-    label = name or str(symbol) or "kernel"
+    label = name or str(symbol).replace("main", "") or "kernel"  # the graph itself is called main
     workload = workload_from_tir(function, label)
     cut = len(workload.args) - workload.outputs
     inputs = tuple(ModelInput(f"input{n}", spec) for n, spec in enumerate(workload.args[:cut]))
@@ -33,9 +33,10 @@ def from_function(function: tirx.PrimFunc, name: str | None = None) -> SourceMod
     variable = builder.add_func(function.without_attr("global_symbol"), label)
     parameters = [relax.Var(i.name, relax.TensorType(i.spec.shape, i.spec.dtype)) for i in inputs]
     types = [relax.TensorType(o.shape, o.dtype) for o in outputs]
-    with builder.function("main", parameters), builder.dataflow():
-        call = relax.call_tir(variable, parameters, types if len(types) > 1 else types[0])
-        result = builder.emit_output(call)
+    with builder.function("main", parameters):
+        with builder.dataflow():
+            call = relax.call_tir(variable, parameters, types if len(types) > 1 else types[0])
+            result = builder.emit_output(call)
         builder.emit_func_output(result)
 
     def reference(arrays: Sequence[Array]) -> list[Array]:

@@ -41,7 +41,7 @@ class Verify:
 
     Attributes:
         seed: Of the inputs, which no run before has seen.
-        pairs: How many pairs of runs to take, fewer where they would take over ``limit_s``.
+        pairs: How many pairs of runs to take, fewer, but six, where they take over ``limit_s``.
     """
 
     workload: Workload

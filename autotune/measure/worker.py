@@ -39,6 +39,8 @@ from search.spaces.trace import apply_trace
 SAMPLES = 5  # of a candidate that is near the best
 SAMPLE_S = 3e-3  # a sample is the mean over at least this long
 INPUT_BYTES = 1 << 29  # of arguments kept, so that going back to a workload costs nothing
+SLOW_S = 0.05  # of a run that caches do not matter to
+MIN_PAIRS = 6  # the fewest that can show a difference: the interval of 6 wins in 6 begins at 0.54
 HOPELESS = 3.0  # times slower than the incumbent: one sample says enough
 
 _PR_SET_PDEATHSIG = 1
@@ -185,15 +187,17 @@ def _race(function: Any, arguments: list[Any], incumbent_s: float) -> tuple[floa
 def _paired(
     untuned: Any, tuned: Any, arguments: list[Any], pairs: int, limit_s: float
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Alternating runs of both, in alternating order; at least three pairs, whatever they take."""
+    """Alternating samples of both, in alternating order; enough for a verdict, whatever they take."""
     before: list[float] = []
     after: list[float] = []
     started = time.perf_counter()
-    while len(before) < pairs and (len(before) < 3 or time.perf_counter() - started < limit_s):
+    while len(before) < pairs and (len(before) < MIN_PAIRS or time.perf_counter() - started < limit_s):
         sides = [(untuned, before), (tuned, after)]
         for function, samples in sides if len(before) % 2 else reversed(sides):
-            _time(function, arguments, 1)  # warm after the other one
-            samples.append(_time(function, arguments, 1))
+            first = _time(function, arguments, 1)
+            if first < SLOW_S:  # the caches held what the other one left there
+                first = _time(function, arguments, math.ceil(SAMPLE_S / first))
+            samples.append(first)
     return tuple(before), tuple(after)
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from bench_contestants import Faulty, Sleeper, Spinner, Watcher, Wrong
 from rich.console import Console
 
-from autotune.bench.contestant import Array, Contestant
+from autotune.bench.contestant import Contestant
 from autotune.bench.original import Original
 from autotune.bench.peers import PEERS, OpenVino
 from autotune.bench.result import BenchResult, Comparison, Entry, Status
@@ -28,11 +29,9 @@ EXPECTED = [2 * INPUTS[0]]
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc")
 
 
-def measure(*contestants: Contestant, rounds: int = 6, expected: list[Array] = EXPECTED) -> dict[str, Entry]:
-    limits = Limits(prepare_s=5.0, run_s=1.0)
-    result = bench(
-        contestants, INPUTS, expected, threads=1, rounds=rounds, limit_s=10, limits=limits, ours="a"
-    )
+def measure(*contestants: Contestant, rounds: int = 6, limit_s: float = 10.0) -> dict[str, Entry]:
+    limits = Limits(prepare_s=10.0, run_s=5.0)
+    result = bench(contestants, INPUTS, EXPECTED, 1, rounds, limit_s, limits=limits, ours="a")
     return {e.name: e for e in result.entries}
 
 
@@ -91,7 +90,7 @@ def test_onnx_peers(onnx_file: str) -> None:
 
 
 def test_torch_peers(exported: str) -> None:
-    assert_agree(run_peers(exported, installed("torch", "onnxruntime")))
+    assert_agree(run_peers(exported, installed("torch")))
 
 
 @pytest.mark.slow
@@ -159,9 +158,9 @@ def test_the_faster_is_found() -> None:
 
 
 def test_a_slow_contestant_takes_part_in_few_rounds() -> None:
-    entries = measure(Sleeper("a", 1e-3), Sleeper("slow", 0.55), rounds=20)
+    entries = measure(Sleeper("a", 1e-3), Sleeper("slow", 0.55), rounds=20, limit_s=2.0)
     assert len(entries["a"].rounds) == 20
-    assert 3 <= len(entries["slow"].rounds) <= 6
+    assert len(entries["slow"].rounds) == 3
     assert set(entries["slow"].rounds) <= set(entries["a"].rounds)
 
 
@@ -197,21 +196,11 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 def result() -> BenchResult:
     faster = Comparison(1.5, 1.4, 1.6, 1.0, 0.9, 1.0, 29, Verdict.MEANINGFUL)
     slower = Comparison(0.5, 0.4, 0.6, 0.3, 0.2, 0.45, 29, Verdict.SIGNIFICANT)
-    times = {
-        "burst": 2,
-        "rounds": (0, 1),
-        "samples_s": (0.1, 0.2),
-        "median_s": 0.15,
-        "low_s": 0.1,
-        "high_s": 0.2,
-    }
-    entries = (
-        Entry("autotune", Status.RAN, "", "1.0", 0.0, True, 1.0, **times),
-        Entry("ONNX Runtime", Status.RAN, "", "2.0", 1e-7, True, 1.0, **times, versus=faster),
-        Entry("OpenVINO", Status.RAN, "latency hint", "3.0", 0.5, False, 1.0, **times, versus=slower),
-        Entry("torch.compile", Status.FAILED, "InductorError: no C++ [compiler]"),
-    )
-    return BenchResult("tiny", "a CPU", 1, "PyTorch", 2, 0, 3.0, entries)
+    ran = Entry("autotune", Status.RAN, "", "1.0", 0.0, True, 1.0, 2, (0, 1), (0.1, 0.2), 0.15, 0.1, 0.2)
+    differs = replace(ran, name="OpenVINO", note="latency hint", error=0.5, agrees=False, versus=slower)
+    failed = Entry("torch.compile", Status.FAILED, "InductorError: no C++ [compiler]")
+    entries = (ran, replace(ran, name="ONNX Runtime", error=1e-7, versus=faster), differs, failed)
+    return BenchResult("tiny", "a CPU", 1, "PyTorch", 2, 0, 3.0, 0.5, entries)
 
 
 def test_table(result: BenchResult) -> None:
@@ -219,12 +208,13 @@ def test_table(result: BenchResult) -> None:
     print_bench(result, Console(file=out, width=80))
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
+    assert "Other programs used 50% of the CPUs." in out.getvalue()
     assert lines[0] == "tiny: 1 thread, 2 rounds on a CPU"
     rows = {line.partition(" 150 ")[0].strip(): line for line in lines}
     assert "1.50 [1.40, 1.60] faster" in rows["ONNX Runtime"]
-    assert "0.500 [0.400, 0.600] slower, hardly 5e-01" in rows["OpenVINO"]
+    assert "0.500 [0.400, 0.600] mostly slower 5e-01" in rows["OpenVINO"]
     assert "  torch.compile: failed: InductorError: no C++ [compiler]" in lines
-    assert "  OpenVINO: 3.0, latency hint, its outputs differ from the original's" in lines
+    assert "  OpenVINO: 1.0, latency hint, its outputs differ from the original's" in lines
 
 
 def test_json(result: BenchResult) -> None:

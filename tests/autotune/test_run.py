@@ -45,7 +45,7 @@ def test_manifest_tells_all(tuned: tuple[autotune.CompiledModel, str]) -> None:
     assert manifest.check.max_error <= manifest.check.tolerance
     assert manifest.latency_s
     assert any(t.status == "tuned" and t.p_faster for t in manifest.tasks)
-    assert tuned[0].report.read_text().startswith("<!DOCTYPE html>")
+    assert tuned[0].report.read_text().startswith("<!doctype html>")
 
 
 def test_every_measurement_is_in_the_database(tuned: tuple[autotune.CompiledModel, str]) -> None:
