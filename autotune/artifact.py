@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 from tvm import relax
 
 from autotune.errors import ArtifactError, BadInput
-from autotune.manifest import Manifest, TaskEntry
-
-LIBRARY_NAME = "model.so"
-REPORT_NAME = "report.html"
+from autotune.manifest import REPORT_NAME, Manifest, TaskEntry
 
 _loaded: dict[Path, tuple[int, int]] = {}
 

@@ -9,19 +9,28 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from autotune.artifact import LIBRARY_NAME, REPORT_NAME
 from autotune.build import compile_model, write_library
 from autotune.errors import ArtifactError, NoRecords, VerificationFailed
 from autotune.frontends.graph import Model
 from autotune.frontends.model import random_inputs
-from autotune.manifest import Check, HardwareEntry, InputEntry, Manifest, ModelEntry, RunEntry, TaskEntry
+from autotune.manifest import (
+    BENCH_NAME,
+    LIBRARY_NAME,
+    REPORT_NAME,
+    Check,
+    HardwareEntry,
+    InputEntry,
+    Manifest,
+    ModelEntry,
+    RunEntry,
+    TaskEntry,
+)
 from autotune.measure.artifact import run_library
 from autotune.measure.check import relative_error, tolerance
 from autotune.report.html import write_report
 from autotune.session import Session
 from autotune.winners import CANDIDATES, winner_of
 from search.problem import Candidate, Conditions, Measurement, Task, Verification
-
 
 NEVER_MEASURED = "never measured"
 
@@ -63,6 +72,7 @@ def deliver(
             write_report(manifest, Path(draft) / REPORT_NAME)
             for name in os.listdir(draft):
                 (Path(draft) / name).replace(folder / name)
+            (folder / BENCH_NAME).unlink(missing_ok=True)  # it was about the old one
     except OSError as error:
         what = "no space left on the disk of" if error.errno == errno.ENOSPC else "cannot write to"
         raise ArtifactError(

@@ -52,7 +52,7 @@ class _Cache(NamedTuple):
 
 def usable_cores() -> int:
     """Physical cores that this process may use, by its affinity and its cgroup's CPU quota; at least 1."""
-    return len(_usable_cpus())
+    return len(usable_cpus())
 
 
 def describe_hardware(probe: bool = True) -> Hardware:
@@ -64,7 +64,7 @@ def describe_hardware(probe: bool = True) -> Hardware:
             and ``bandwidth_gbps`` (10^9 bytes read from memory a second). Neither the affinity nor the TVM
             thread pool of the calling thread is touched. Other load on the cores makes the figures too low.
     """
-    cpus = _usable_cpus()
+    cpus = usable_cpus()
     info = _cpu_info()
     features: dict[str, Any] = {
         "architecture": platform.machine(),
@@ -83,7 +83,7 @@ def describe_hardware(probe: bool = True) -> Hardware:
     )
 
 
-def _usable_cpus(root: Path = _ROOT) -> list[int]:
+def usable_cpus(root: Path = _ROOT) -> list[int]:
     """One logical CPU of each physical core that may be used, and no more of them than the quota feeds."""
     if not _ALLOWED_CPUS:
         return list(range(psutil.cpu_count(logical=False) or 1))

@@ -9,6 +9,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from autotune.errors import ArtifactError
 
 MANIFEST_NAME = "manifest.json"
+LIBRARY_NAME = "model.so"
+REPORT_NAME = "report.html"
+BENCH_NAME = "bench.json"
+"""Files of an artifact's folder; the last one only after ``autotune bench``."""
 
 
 class _Frozen(BaseModel):

@@ -23,17 +23,18 @@ def verify_winners(
 ) -> None:
     """Verifies the best candidates of each task until one passes; results go to the store.
 
-    What was verified before, under the same conditions, is not verified again.
+    What passed before, or was wrong, is not verified again; what was only not faster gets another chance.
     """
     for task in tasks:
-        known = {v.candidate.hash for v in store.verifications(task.workload.hash, conditions)}
-        for measurement in store.best(task.workload.hash, conditions, CANDIDATES):
-            candidate = measurement.candidate
-            if candidate.hash not in known:
-                observe(task.name)
-                verification = verify(task.workload, candidate, pool, seed=run_id)
-                store.add_verification(run_id, conditions, verification)
-            if winner_of(task, store, conditions) is not None:
+        hash_ = task.workload.hash
+        passed = {v.candidate.hash for v in store.verifications(hash_, conditions) if v.correct and v.faster}
+        for measurement in store.best(hash_, conditions, CANDIDATES):
+            if measurement.candidate.hash in passed:
+                break
+            observe(task.name)
+            verification = verify(task.workload, measurement.candidate, pool, seed=run_id)
+            store.add_verification(run_id, conditions, verification)
+            if verification.correct and verification.faster:
                 break
 
 

@@ -10,8 +10,7 @@ import numpy as np
 
 from autotune.bench.contestant import Array, Ready, Run, fastest, require
 from autotune.bench.original import Original
-
-LIBRARY = "model.so"
+from autotune.manifest import LIBRARY_NAME
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Artifact:
     def prepare(self, inputs: Sequence[Array], threads: int) -> Ready:
         """Loads the library; TVM takes ``threads`` from ``TVM_NUM_THREADS``, as do its peers of TVM below."""
         tvm = require("tvm", "apache-tvm")
-        return Ready(_tvm_run(tvm, tvm.runtime.load_module(str(self.folder / LIBRARY)), inputs))
+        return Ready(_tvm_run(tvm, tvm.runtime.load_module(str(self.folder / LIBRARY_NAME)), inputs))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 
 from autotune.bench.protocol import Enter, Entered, Failure, Reply, Request, Sample, Started
-from autotune.hardware import _usable_cpus
+from autotune.hardware import usable_cpus
 
 _START_S = 60.0
 _END_S = 10.0  # from closing its connection to its end
@@ -37,7 +37,7 @@ class Process:
         )  # fmt: skip
         theirs.close()
         if sys.platform == "linux":  # ours may have been narrowed by TVM
-            os.sched_setaffinity(self._process.pid, _usable_cpus())
+            os.sched_setaffinity(self._process.pid, usable_cpus())
         self._connection = Connection(ours.detach())
 
     def enter(self, request: Enter, limit_s: float) -> Entered | Failure:

@@ -19,11 +19,12 @@ import psutil
 
 from autotune.bench.contestant import Array, Contestant
 from autotune.bench.original import originals
-from autotune.bench.peers import LIBRARY, PEERS, Artifact
+from autotune.bench.peers import PEERS, Artifact
 from autotune.bench.result import BenchResult, Entry, Status
 from autotune.bench.rounds import Limits, Player, enter, evaluate, run_rounds
 from autotune.errors import ArtifactError, BadInput
 from autotune.hardware import describe_hardware
+from autotune.manifest import LIBRARY_NAME
 from autotune.measure.statistics import PAIRS
 
 LIMIT_S = 120.0
@@ -62,8 +63,8 @@ def bench_model(
     unknown = [p for p in peers or () if p not in PEERS]
     if unknown:
         raise BadInput(f"unknown peer {unknown[0]!r}; the peers are {', '.join(PEERS)}")
-    if artifact and not (artifact / LIBRARY).is_file():
-        raise ArtifactError(f"{artifact} holds no {LIBRARY}; make one with: autotune run {model} --out DIR")
+    if artifact and not (artifact / LIBRARY_NAME).is_file():
+        raise ArtifactError(f"{artifact} holds no {LIBRARY_NAME}; autotune run {model} --out DIR makes one")
     from autotune.frontends import load_model
     from autotune.frontends.model import random_inputs
 

@@ -34,6 +34,8 @@ def bench(
     from autotune.cli.console import console
     from autotune.errors import BadInput
     from autotune.hardware import usable_cores
+    from autotune.manifest import BENCH_NAME, REPORT_NAME, Manifest
+    from autotune.report.html import write_report
 
     cores = usable_cores()
     if threads is not None and not 1 <= threads <= cores:
@@ -50,6 +52,10 @@ def bench(
             model, folder, threads or cores, rounds, parse_shapes(input), check_batch(batch),
             peers.split(",") if peers else None, lambda text: status.update(text),
         )  # fmt: skip
+    if folder is not None:
+        # The report then shows the peers as well.
+        (folder / BENCH_NAME).write_text(result.to_json())
+        write_report(Manifest.read(folder), folder / REPORT_NAME, result)
     if json:
         typer.echo(result.to_json())
     else:

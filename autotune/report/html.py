@@ -3,7 +3,7 @@
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -13,6 +13,9 @@ from autotune.report import numbers
 from autotune.report.facts import Facts, find_facts
 from autotune.report.plots import curve_plot, share_plot
 from autotune.report.spread import RESAMPLES, Estimate, interval
+
+if TYPE_CHECKING:
+    from autotune.bench.result import BenchResult
 
 _FAILURES = {
     "invalid": "the schedule does not apply",
@@ -31,14 +34,18 @@ _PROBES = {
 }
 
 
-def write_report(manifest: Manifest, path: Path) -> None:
-    """Writes the report of an artifact as one HTML file, all of it or nothing."""
+def write_report(manifest: Manifest, path: Path, bench: "BenchResult | None" = None) -> None:
+    """Writes the report of an artifact as one HTML file, all of it or nothing.
+
+    Args:
+        bench: The artifact beside its peers, where that was measured.
+    """
     draft = path.with_name(f".{path.name}")
-    draft.write_text(_render(find_facts(manifest)), encoding="utf-8")
+    draft.write_text(_render(find_facts(manifest), bench), encoding="utf-8")
     draft.replace(path)
 
 
-def _render(facts: Facts) -> str:
+def _render(facts: Facts, bench: "BenchResult | None") -> str:
     environment = Environment(
         autoescape=True,
         undefined=StrictUndefined,
@@ -51,6 +58,7 @@ def _render(facts: Facts) -> str:
     return environment.from_string(source).render(
         facts=facts,
         m=m,
+        bench=bench,
         n=numbers,
         interval=interval,
         resamples=RESAMPLES,

@@ -66,7 +66,7 @@ def test_probes_are_positive_and_finite(probed: Hardware) -> None:
 def test_probes_leave_the_affinity_of_the_caller_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hardware, "_PROBE_S", 0.0)
     before = os.sched_getaffinity(0)
-    hardware._peak_gflops(hardware._usable_cpus(), isa=[])
+    hardware._peak_gflops(hardware.usable_cpus(), isa=[])
     assert os.sched_getaffinity(0) == before
 
 
@@ -146,7 +146,7 @@ def test_quota_is_rounded_up_to_cores(
     with_siblings(root, "0", "1", "2", "3")
     write(root / "proc/self/cgroup", "0::/")
     write(root / "sys/fs/cgroup/cpu.max", f"{limit} 100000")
-    assert len(hardware._usable_cpus(root)) == cores
+    assert len(hardware.usable_cpus(root)) == cores
 
 
 def test_without_affinity_there_is_at_least_one_core(monkeypatch: pytest.MonkeyPatch) -> None:

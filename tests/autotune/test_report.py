@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from autotune.bench.result import BenchResult, Comparison, Entry, Status
 from autotune.manifest import (
     Check,
     CurvePoint,
@@ -25,6 +26,7 @@ from autotune.manifest import (
     RunEntry,
     TaskEntry,
 )
+from autotune.measure.statistics import Verdict
 from autotune.report import numbers
 from autotune.report.facts import find_facts
 from autotune.report.html import write_report
@@ -103,8 +105,8 @@ class Page(HTMLParser):
         self.text += data
 
 
-def render(manifest: Manifest, folder: Path) -> str:
-    write_report(manifest, folder / "report.html")
+def render(manifest: Manifest, folder: Path, bench: BenchResult | None = None) -> str:
+    write_report(manifest, folder / "report.html", bench)
     return (folder / "report.html").read_text("utf-8")
 
 
@@ -326,3 +328,14 @@ def test_importing_the_package_is_cheap() -> None:
     code += "print({'numpy', 'matplotlib', 'jinja2', 'tvm'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_page_shows_the_peers(tmp_path: Path) -> None:
+    versus = Comparison(2.5, 2.0, 3.0, 1.0, 0.9, 1.0, 30, Verdict.MEANINGFUL)
+    ours = Entry("autotune", Status.RAN, median_s=2e-3, low_s=1.9e-3, high_s=2.1e-3)
+    theirs = Entry("vendor", Status.RAN, "latency hint", "1.2", 1e-6, True, median_s=5e-3, versus=versus)
+    missing = Entry("other", Status.UNAVAILABLE, "pip install other")
+    bench = BenchResult("net", "A CPU", 2, "PyTorch", 30, 0, 1.0, 0.0, (ours, theirs, missing))
+    text = Page(render(make_manifest(), tmp_path, bench)).text
+    assert all(w in text for w in ("Beside its peers", "vendor", "5.00 ms", "2.50x", "pip install other"))
+    assert "Beside its peers" not in render(make_manifest(), tmp_path)
