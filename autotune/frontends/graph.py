@@ -15,11 +15,10 @@ from tvm.target import Target
 from autotune.errors import UnsupportedModel
 from autotune.frontends.affine import fold_affine
 from autotune.frontends.fold import fold_constants
+from autotune.frontends.layout import to_channels_last
 from autotune.frontends.model import ModelInput, SourceModel
 from search.problem import Task, digest
 from search.spaces.tir import workload_from_tir
-
-_CHANNELS_LAST = {"relax.nn.conv2d": ["NHWC", "HWIO"]}
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,7 @@ def lower(source: SourceModel, target: Target) -> Model:
         UnsupportedModel: An operator has no implementation in TIR.
     """
     module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
-    module = fold_affine(module)
-    module = fold_constants(relax.transform.ConvertLayout(_CHANNELS_LAST)(module))
+    module = to_channels_last(fold_affine(module))
     with target:
         module = tvm.transform.Sequential(
             [

@@ -61,6 +61,18 @@ def test_a_convolution_whose_output_is_needed_twice_is_not_folded_away() -> None
     assert run_untuned(load_module(Twice(), (torch.randn(1, 3, 5, 5),))) < 1e-5
 
 
+@pytest.mark.parametrize(
+    "activation", [torch.nn.ReLU6(), torch.nn.LeakyReLU(0.1), torch.nn.Hardtanh(-2.0, 3.0)]
+)
+def test_activations_fuse_with_their_convolution(activation: torch.nn.Module) -> None:
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), activation, torch.nn.Conv2d(8, 8, 1), activation)
+    source = load_module(net, (torch.randn(1, 3, 9, 9) * 5,))
+    assert run_untuned(source) < 1e-5
+    kernels = {t.workload.name for t in lower(source, TARGET).tasks}
+    assert {k.split("_")[0] for k in kernels} <= {"conv2d", "transpose"}, kernels
+    assert not any("transpose" in k and "m" in k.replace("transpose", "") for k in kernels), kernels
+
+
 def test_exported_program_round_trip(tmp_path: Path) -> None:
     module, inputs = tiny()
     torch.export.save(torch.export.export(module, inputs), tmp_path / "tiny.pt2")
