@@ -42,7 +42,8 @@ def tune(name: str, minutes: float, folder: Path, console: Console) -> dict[str,
     memory = _Memory()
     database = folder / "autotune.db"
     database.parent.mkdir(parents=True, exist_ok=True)
-    database.unlink(missing_ok=True)
+    for old in database.parent.glob(f"{database.name}*"):  # SQLite's log belongs to the file
+        old.unlink()
     with open_session(str(database), None, None) as session, LiveProgress(console) as live:
 
         def observe(progress: Progress) -> None:

@@ -12,7 +12,6 @@ from autotune.cli import bench, build, database, run, tasks
 from search.errors import AutotuneError
 
 INTERRUPTED = 130
-CRASHED = 70
 
 app = typer.Typer(
     name="autotune",
@@ -55,7 +54,9 @@ def main() -> None:
         app(standalone_mode=True)
     except AutotuneError as error:
         _fail(str(error), type(error).__name__, error.exit_code, wants_json)
-    except KeyboardInterrupt:
+    except SystemExit as end:
+        if end.code != INTERRUPTED:  # which is what typer makes of Ctrl-C
+            raise
         text = "interrupted; what was measured is stored. The same command goes on from here."
         _fail(text, "Interrupted", INTERRUPTED, wants_json)
     except BrokenPipeError:
