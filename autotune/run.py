@@ -1,6 +1,5 @@
 """One execution of the tuner from a model to an artifact, recorded so that it can be resumed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -64,7 +63,12 @@ def run_model(
     status = RunStatus.FAILED
     try:
         tuner = Tuner(model, tasks, session.target, conditions, store, options.budget, observe)
-        say = _teller(tuner.progress, observe)
+
+        def say(doing: str) -> None:
+            tuner.progress.doing = doing
+            store.beat(run.id, tuner.progress.elapsed_s, tuner.progress.trials)  # it may take minutes
+            observe(tuner.progress)
+
         with Pool(conditions.target, conditions.threads) as pool:
             progress = tuner.run(run, pool)
             verify_winners(tasks, store, conditions, pool, run.id, lambda name: say(f"verifying {name}"))
@@ -76,14 +80,6 @@ def run_model(
         raise
     finally:
         store.end_run(run.id, status)
-
-
-def _teller(progress: Progress, observe: Observer) -> Callable[[str], None]:
-    def say(doing: str) -> None:
-        progress.doing = doing
-        observe(progress)
-
-    return say
 
 
 def _run_entry(run_id: int, seed: int, progress: Progress) -> RunEntry:

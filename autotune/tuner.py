@@ -15,11 +15,11 @@ from tvm.target import Target
 from autotune.allocation import TaskProgress, next_task
 from autotune.frontends.graph import Model
 from autotune.manifest import CurvePoint
-from autotune.measure.pool import Pool
+from autotune.measure.pool import Pool, ReferenceFailed
 from costmodels.trees import TreeCostModel
 from db.store import Store
 from db.values import Run
-from search.errors import UnsupportedWorkload
+from search.errors import AutotuneError, UnsupportedWorkload
 from search.problem import Conditions, Measurement, Task
 from search.searchers.base import Searcher
 from search.searchers.evolutionary import EvolutionarySearcher
@@ -150,9 +150,7 @@ class Tuner:
             try:
                 space = TraceSpace(workload, self._target)
             except UnsupportedWorkload as error:
-                task.exhausted = True
-                self.progress.failures["no_space"] += 1
-                self.progress.last_failure = str(error)
+                self._give_up(task, error)
                 continue
             searcher = EvolutionarySearcher(space, self._cost_model, seed)
             known = self._store.measurements(workload.hash, self._conditions, space.name)
@@ -180,9 +178,17 @@ class Tuner:
                 yield measurement
                 if not self.progress.budget.left(self.progress.trials, self.progress.elapsed_s):
                     return
+        except ReferenceFailed as error:
+            self._give_up(task, error)
         finally:
             searcher.update(measured)
             self._cost_model.add(workload, measured)
+
+    def _give_up(self, task: TaskProgress, error: AutotuneError) -> None:
+        """Leaves a task as it is; the others go on."""
+        task.exhausted = True
+        self.progress.failures["task_given_up"] += 1
+        self.progress.last_failure = str(error)
 
     def _round_size(self, task: TaskProgress) -> int:
         """Small enough that a small budget reaches every task."""

@@ -27,10 +27,19 @@ from search.problem import Candidate, ErrorKind, MeasureError, Measurement, Work
 WORKER = "autotune.measure.worker"
 
 
+PREPARE_TRIES = 3  # a worker may be killed from outside while it prepares
+
+
 class WorkersFailed(AutotuneError):
     """Workers cannot be started, so nothing can be measured."""
 
     exit_code = 40
+
+
+class ReferenceFailed(AutotuneError):
+    """A kernel that cannot even be run with plain loops: its candidates have nothing to be compared with."""
+
+    exit_code = 41
 
 
 @dataclass(frozen=True)
@@ -54,12 +63,19 @@ class Limits:
 
 @dataclass(eq=False)
 class _Worker:
-    """A process and what the pool knows of it."""
+    """A process and what the pool knows of it.
+
+    Attributes:
+        owes: It has not answered yet.
+        prepared: It has the reference output of the workload at hand.
+        built: Seconds that compiling took, of the candidates that it holds.
+    """
 
     process: subprocess.Popen[bytes]
     connection: Connection
     builds: int = 0
-    prepared: set[str] = field(default_factory=set)
+    owes: bool = False
+    prepared: bool = False
     built: dict[int, float] = field(default_factory=dict)
 
     def kill(self) -> None:
@@ -121,7 +137,20 @@ class Pool:
         Args:
             incumbent_s: Best latency of the workload so far; those far behind it are timed only once.
             fastest_s: A faster time is recorded as implausible.
+
+        Raises:
+            ReferenceFailed: The workload cannot be run with plain loops.
         """
+        for worker in self._workers:
+            worker.prepared = False  # costs nothing where the worker still has the reference
+        try:
+            yield from self._measure(workload, candidates, incumbent_s, fastest_s)
+        finally:
+            self._forget()
+
+    def _measure(
+        self, workload: Workload, candidates: Sequence[Candidate], incumbent_s: float, fastest_s: float
+    ) -> Iterator[Measurement]:
         waiting = deque(range(len(candidates)))
         while waiting:
             self._renew()
@@ -141,6 +170,11 @@ class Pool:
                         break
             waiting.extend(batch)  # left over where workers died
 
+    def _forget(self) -> None:
+        """Replaces workers that were left in the middle of something, when the caller has had enough."""
+        for worker in [w for w in self._workers if w.owes or w.built]:
+            self._replace(worker)
+
     def verify(
         self, workload: Workload, candidate: Candidate, seed: int, pairs: int = 29, limit_s: float = 3.0
     ) -> Reply:
@@ -155,8 +189,9 @@ class Pool:
         """Compiles ``batch`` on all workers; yields the failures and leaves the rest in the workers."""
         busy: dict[_Worker, tuple[int | None, float]] = {}
         idle = deque(self._workers)
+        tries = PREPARE_TRIES
         while batch or busy:
-            while idle and (batch or workload.hash not in idle[0].prepared):
+            while idle and (batch or not idle[0].prepared):
                 worker = idle.popleft()
                 key = self._next_request(worker, workload, candidates, batch)
                 limit = self._limits.prepare_s if key is None else self._limits.build_s
@@ -167,10 +202,10 @@ class Pool:
                 if isinstance(reply, MeasureError):
                     if key is not None:
                         yield _measurement(candidates[key], reply, 0.0)
-                    elif reply.kind is not ErrorKind.CRASH:
-                        raise WorkersFailed(f"the untuned {workload.name} cannot be run: {reply.text}")
+                    elif reply.kind is not ErrorKind.CRASH or (tries := tries - 1) == 0:
+                        raise ReferenceFailed(f"{workload.name} cannot be run untuned: {reply.text}")
                 elif key is None:
-                    worker.prepared.add(workload.hash)
+                    worker.prepared = True
                 else:
                     worker.built[key] = reply.elapsed_s
                 if worker in self._workers:
@@ -183,7 +218,7 @@ class Pool:
         self, worker: _Worker, workload: Workload, candidates: Sequence[Candidate], batch: deque[int]
     ) -> int | None:
         """Sends the next request to an idle worker: the key that it builds, or None for preparing."""
-        if workload.hash not in worker.prepared:
+        if not worker.prepared:
             self._send(worker, Prepare(workload))
             return None
         key = batch.popleft()
@@ -207,6 +242,7 @@ class Pool:
 
     @staticmethod
     def _send(worker: _Worker, request: Request) -> None:
+        worker.owes = True
         with suppress(OSError):  # it has died; receiving says so
             worker.connection.send(request)
 
@@ -227,6 +263,7 @@ class Pool:
             text = worker.epitaph()
             self._replace(worker)
             return MeasureError(ErrorKind.CRASH, text)
+        worker.owes = False
         return reply
 
     def _replace(self, worker: _Worker) -> None:

@@ -94,24 +94,34 @@ class Worker:
         self._inputs: OrderedDict[str, _Inputs] = OrderedDict()
 
     def answer(self, request: Request) -> Reply:
-        started = time.perf_counter()
         match request:
-            case Prepare(workload):
-                self._inputs_of(workload)
-                return Done(elapsed_s=time.perf_counter() - started)
-            case Build(key, workload, trace):
-                try:
-                    function = self._compile(apply_trace(module_of(workload), trace))
-                except InvalidCandidate as error:
-                    return MeasureError(ErrorKind.INVALID, str(error))
-                except Exception as error:
-                    return MeasureError(ErrorKind.BUILD_ERROR, _short(error))
-                self._built[key] = function, workload
-                return Done(elapsed_s=time.perf_counter() - started)
+            case Prepare():
+                return self._prepare(request)
+            case Build():
+                return self._build(request)
             case Run():
                 return self._run(request)
             case Verify():
                 return self._verify(request)
+
+    def _prepare(self, request: Prepare) -> Reply:
+        started = time.perf_counter()
+        try:
+            self._inputs_of(request.workload)
+        except Exception as error:
+            return MeasureError(ErrorKind.RUN_ERROR, _short(error))
+        return Done(elapsed_s=time.perf_counter() - started)
+
+    def _build(self, request: Build) -> Reply:
+        started = time.perf_counter()
+        try:
+            function = self._compile(apply_trace(module_of(request.workload), request.trace))
+        except InvalidCandidate as error:
+            return MeasureError(ErrorKind.INVALID, str(error))
+        except Exception as error:
+            return MeasureError(ErrorKind.BUILD_ERROR, _short(error))
+        self._built[request.key] = function, request.workload
+        return Done(elapsed_s=time.perf_counter() - started)
 
     def _compile(self, module: tvm.IRModule) -> Any:
         """The compiled function; taking it out of its library is what makes LLVM compile it."""

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tvm
 from faulty_worker import MARK
 from kernels import TARGET, matmul, workload
+from tvm import te
 
-from autotune.measure.pool import Limits, Pool, WorkersFailed
+from autotune.measure.pool import Limits, Pool, ReferenceFailed, WorkersFailed
 from autotune.measure.protocol import Done
 from autotune.target import canonical
 from search.problem import Candidate, ErrorKind, MeasureError, Measurement
@@ -127,6 +129,25 @@ def test_workers_that_cannot_start_are_an_error_with_advice() -> None:
     with pytest.raises(WorkersFailed, match="import no_such_module"):
         Pool(canonical(TARGET), 1, LIMITS, worker_module="no_such_module")
     assert time.monotonic() - started < LIMITS.start_s
+
+
+def test_a_caller_that_stops_early_leaves_nothing_behind(pool: Pool) -> None:
+    """Answers that nobody waited for would be taken for those of the next request."""
+    for count in (1, 3):
+        results = pool.measure(WORK, candidates(6))
+        for _ in range(count):
+            next(results)
+        results.close()
+        assert all(m.error is None for m in measure(pool, {}))
+
+
+def test_a_kernel_that_cannot_run_at_all(pool: Pool) -> None:
+    x = te.placeholder((8,), name="x")
+    y = te.extern((8,), [x], lambda i, o: tvm.tirx.call_packed("no.such", i[0], o[0]), dtype="float32")
+    work = replace(workload(te.create_prim_func([x, y])), hash="of its own")
+    with pytest.raises(ReferenceFailed, match="cannot be run untuned"):
+        list(pool.measure(work, candidates(2)))
+    assert all(m.error is None for m in measure(pool, {}))
 
 
 def test_verification_compares_with_the_untuned_schedule(pool: Pool) -> None:
