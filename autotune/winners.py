@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-from autotune.measure.check import tolerance
 from autotune.measure.pool import Pool
 from autotune.measure.protocol import Done
 from autotune.measure.statistics import probability_faster
@@ -40,20 +39,20 @@ def verify_winners(
 
 def verify(workload: Workload, candidate: Candidate, pool: Pool, seed: int) -> Verification:
     """Compares a candidate with the untuned schedule: outputs, then paired times."""
-    allowed = max(tolerance(s.dtype, workload.reduction) for s in workload.args[-workload.outputs :])
     reply = pool.verify(workload, candidate, seed)
     if not isinstance(reply, Done):
-        return Verification(candidate, False, float("inf"), allowed, text=f"{reply.kind}: {reply.text}")
+        return Verification(candidate, False, float("inf"), 0.0, text=f"{reply.kind}: {reply.text}")
     estimate = probability_faster(reply.samples_s, reply.before_s)
-    correct = reply.max_error <= allowed
+    correct = reply.max_error <= reply.tolerance
     faster = estimate[1] > SIGNIFICANT
     text = ""
     if not correct:
-        text = f"wrong output: error {reply.max_error:.2e}, tolerance {allowed:.2e}"
+        text = f"wrong output: error {reply.max_error:.2e}, tolerance {reply.tolerance:.2e}"
     elif not faster:
         text = "not faster than the untuned schedule"
+    error, allowed = reply.max_error, reply.tolerance
     return Verification(
-        candidate, correct, reply.max_error, allowed, reply.before_s, reply.samples_s, faster, estimate, text
+        candidate, correct, error, allowed, reply.before_s, reply.samples_s, faster, estimate, text
     )
 
 

@@ -5,6 +5,10 @@ magnitude of its terms, where ``u`` is the unit roundoff (Higham, Accuracy and S
 Algorithms, section 4.2; the certain bound is ``n * u``, which is far too wide to catch wrong code). Both the
 candidate and the reference have such an error. We allow ``SLACK * u * sqrt(n)`` of the reference's largest
 magnitude: what a kernel that computes something else exceeds by orders of magnitude.
+
+Where the largest output is far smaller than the terms behind it - a sum of millions, clipped to 6 - that is
+too strict. So a verification also measures how much the reference's output moves when its inputs move by one
+unit roundoff, and allows for that much instead of ``u`` where it is more.
 """
 
 import math
@@ -30,17 +34,29 @@ def _is_float(dtype: np.dtype[Any]) -> bool:
     return dtype.kind == "f" or hasattr(ml_dtypes, dtype.name)
 
 
-def tolerance(dtype: str, reduction: int) -> float:
+def tolerance(dtype: str, reduction: int, sensitivity: float = 0.0) -> float:
     """Largest error, relative to the reference's largest magnitude, that rounding explains.
 
     Args:
         dtype: Of the output; integers and booleans must be equal.
         reduction: Length of the longest sum behind an element.
+        sensitivity: Relative error of the output when inputs are off by one unit roundoff.
     """
     if not _is_float(numpy_dtype(dtype)):
         return 0.0
-    roundoff = float(ml_dtypes.finfo(numpy_dtype(dtype)).eps) / 2
-    return SLACK * roundoff * math.sqrt(max(reduction, 1))
+    return SLACK * max(_roundoff(numpy_dtype(dtype)), sensitivity) * math.sqrt(max(reduction, 1))
+
+
+def _roundoff(dtype: np.dtype[Any]) -> float:
+    return float(ml_dtypes.finfo(dtype).eps) / 2
+
+
+def nudge(array: Array, rng: np.random.Generator) -> Array:
+    """The array with each element one unit in the last place up or down; integers stay as they are."""
+    if not _is_float(array.dtype):
+        return array
+    step = 2 * _roundoff(array.dtype)
+    return (array * (1 + step * rng.choice([-1, 1], array.shape))).astype(array.dtype)
 
 
 def relative_error(actual: Array, reference: Array) -> float:

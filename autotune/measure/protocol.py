@@ -62,13 +62,16 @@ class Done:
         samples_s: Times of a run; of ``Verify``, the candidate's.
         before_s: Of ``Verify``: times of the untuned schedule, paired with ``samples_s``.
         elapsed_s: How long the request took.
-        max_error: Of ``Run`` and ``Verify``: largest relative difference from the reference.
+        max_error: Of ``Run`` and ``Verify``: largest relative difference from the reference; of several
+            sets of inputs, that of the set where it comes closest to what is allowed.
+        tolerance: What is allowed there.
     """
 
     samples_s: tuple[float, ...] = ()
     before_s: tuple[float, ...] = ()
     elapsed_s: float = 0.0
     max_error: float = 0.0
+    tolerance: float = 0.0
 
 
 Reply = Done | MeasureError

@@ -7,6 +7,7 @@ from hypothesis.extra import numpy as hnp
 from autotune.measure.check import (
     INPUT_KINDS,
     make_input,
+    nudge,
     numpy_dtype,
     poisoned_output,
     relative_error,
@@ -33,6 +34,12 @@ def test_tolerance_by_hand() -> None:
     assert tolerance("int32", 100) == 0.0
     assert tolerance("float16", 100) > tolerance("float32", 100) > tolerance("float64", 100)
     assert tolerance("bfloat16", 1) > tolerance("float16", 1)
+
+
+@given(hnp.arrays(np.float64, (5,), elements=st.floats(-1e6, 1e6)))
+def test_nudging_is_by_one_place(array: np.ndarray) -> None:
+    x = array.astype(np.float32)
+    assert np.abs(nudge(x, np.random.default_rng(0)) - x).max() <= 2 * 2**-23 * np.abs(x).max()
 
 
 @given(hnp.arrays(np.float64, (5,), elements=st.floats(-1e6, 1e6)))
