@@ -74,7 +74,8 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Keeps the shape [batch, length, hidden]."""
         x = self.attention_norm(x + self.attention(x))
-        return self.ffn_norm(x + self.ffn(x))
+        x = self.ffn_norm(x + self.ffn(x))
+        return x
 
 
 class BertEncoder(nn.Module):
