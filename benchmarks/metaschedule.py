@@ -1,10 +1,10 @@
 """TVM's own MetaSchedule, tuning one kernel; ``benchmarks.throughput`` starts it in a process of its own.
 
-    python -m benchmarks.metaschedule KERNEL TRIALS TARGET_JSON
+    python -m benchmarks.metaschedule KERNEL TRIALS TARGET_JSON [stock]
 
 Its import problem is mended for it as it is for us (``search.compiler``), in its worker processes too; a
-sample takes as long as one of ours. All else is its default: evolutionary search, XGBoost, local builder and
-runner.
+sample takes as long as one of ours, unless ``stock`` leaves its evaluator at its default, 100 ms a candidate.
+All else is its default: evolutionary search, XGBoost, local builder and runner.
 """
 
 import json
@@ -21,6 +21,7 @@ from search.compiler import load_tensor_intrinsics
 
 def main() -> None:
     kernel, trials, target = sys.argv[1], int(sys.argv[2]), Target(json.loads(sys.argv[3]))
+    short = ms.runner.EvaluatorConfig(number=1, repeat=5, min_repeat_ms=3)
     load_tensor_intrinsics()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
@@ -32,7 +33,7 @@ def main() -> None:
             num_trials_per_iter=min(64, trials),
             builder=ms.builder.LocalBuilder(max_workers=2, initializer=load_tensor_intrinsics),
             runner=ms.runner.LocalRunner(
-                evaluator_config=ms.runner.EvaluatorConfig(number=1, repeat=5, min_repeat_ms=3),
+                evaluator_config=None if "stock" in sys.argv else short,
                 initializer=load_tensor_intrinsics,
             ),
             num_tuning_cores=2,

@@ -1,6 +1,10 @@
 """Candidates tuned a minute (chosen, built, checked, run, stored), against TVM's MetaSchedule, in turn.
 
     python -m benchmarks.throughput --trials 64 --repeats 3
+    python -m benchmarks.throughput --stock      # MetaSchedule as users have it, but for its mended import
+
+Without ``--stock`` it is also spared importing torch in each of its processes, and times a candidate no
+longer than we do.
 
 Both start from nothing each time, with all cores, and their wall time counts from the first to the last
 step, worker processes included. Writes ``benchmarks/results/throughput.json``.
@@ -50,13 +54,15 @@ def ours(kernel: str, trials: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def metaschedule(kernel: str, trials: int) -> dict[str, Any]:
-    """Tunes a kernel with TVM's own tuner, which is spared the import of torch in each of its processes."""
+def metaschedule(kernel: str, trials: int, stock: bool) -> dict[str, Any]:
+    """Tunes a kernel with TVM's own tuner."""
     target = canonical(resolve_target(None, usable_cores()))
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "torch.py").write_text("raise ImportError\n")
+        if not stock:
+            (Path(folder) / "torch.py").write_text("raise ImportError\n")
         env = {**os.environ, "PYTHONPATH": f"{folder}:{os.getcwd()}", "TVM_NUM_THREADS": str(usable_cores())}
         command = [sys.executable, "-m", "benchmarks.metaschedule", kernel, str(trials), target]
+        command += ["stock"] if stock else []
         result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if result.returncode:
         raise SystemExit(f"MetaSchedule failed:\n{result.stderr[-2000:]}")
@@ -69,10 +75,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("--trials", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--stock", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     console = Console()
-    table = Table(title=f"candidates a minute, {options.trials} trials, {options.repeats} repeats")
+    table = Table(box=None, title=f"candidates a minute, {options.trials} trials, {options.repeats} repeats")
     for column in ("kernel", "autotune", "MetaSchedule", "ratio", "best GFLOP/s", "MetaSchedule's"):
         table.add_column(column, justify="right")
     results: dict[str, Any] = {}
@@ -80,7 +87,7 @@ def main() -> None:
         pairs = []
         for repeat in range(options.repeats):
             console.print(f"{kernel}, repeat {repeat + 1} of {options.repeats}")
-            pairs.append((ours(kernel, options.trials), metaschedule(kernel, options.trials)))
+            pairs.append((ours(kernel, options.trials), metaschedule(kernel, options.trials, options.stock)))
         results[kernel] = pairs
         table.add_row(kernel, *_row(pairs))
     console.print(table)
