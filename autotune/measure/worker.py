@@ -16,10 +16,15 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 # tvm_ffi imports torch where it is installed: seconds and hundreds of megabytes that no worker needs.
+_torch = sys.modules.get("torch")
 sys.modules["torch"] = None  # type: ignore[assignment]
+import tvm
+
+del sys.modules["torch"]
+if _torch is not None:
+    sys.modules["torch"] = _torch
 
 import numpy as np
-import tvm
 from tvm.target import Target
 
 from autotune.measure.check import (
