@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from search.problem import Measurement, Task
 
 RECENT_ROUNDS = 3
+HOPELESS_TRIALS = 32  # without a single success: the task is given up
 HEADROOM_SHARE = 0.2  # how much the second guess, an optimist, counts beside the first
 
 
@@ -52,11 +53,11 @@ class TaskProgress:
         self.trials_after.append(self.trials)
 
     def promise_s(self) -> float:
-        """Seconds of the model's latency that the next trial is expected to save; infinite for a new task."""
-        if self.exhausted:
+        """Seconds of the model's latency that the next trial may save; infinite before the first success."""
+        if self.exhausted or (self.best is None and self.trials >= HOPELESS_TRIALS):
             return -math.inf
         if self.best is None:
-            return math.inf if self.trials == 0 else self.task.weight * 1.0 / self.trials
+            return math.inf
         return self.task.weight * (
             (1 - HEADROOM_SHARE) * self._recent_gain() + HEADROOM_SHARE * self._headroom()
         )

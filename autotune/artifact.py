@@ -61,7 +61,7 @@ class CompiledModel:
         if len(inputs) != len(expected):
             names = ", ".join(i.name for i in expected)
             raise BadInput(f"{len(inputs)} inputs given; the model takes {len(expected)}: {names}")
-        arrays = [np.ascontiguousarray(i) for i in inputs]
+        arrays = [np.asarray(i, order="C") for i in inputs]
         for array, entry in zip(arrays, expected, strict=True):
             if array.shape != entry.shape or array.dtype != entry.dtype:
                 raise BadInput(

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from autotune.build import compile_model, write_library
-from autotune.errors import ArtifactError, NoRecords, VerificationFailed
+from autotune.errors import ArtifactError, NoRecords, UnsupportedModel, VerificationFailed
 from autotune.frontends.graph import Model
-from autotune.frontends.model import random_inputs
+from autotune.frontends.model import Array, random_inputs
 from autotune.manifest import (
     BENCH_NAME,
     LIBRARY_NAME,
@@ -78,6 +78,7 @@ def deliver(
         raise ArtifactError(
             f"{what} {folder}: {error.strerror or error}; --out names another folder"
         ) from error
+    session.store.add_model(model.hash, model.name, model.source.source, model.tasks)
     session.store.add_artifact(model.hash, run.id, str(folder.resolve()), manifest.model_dump(mode="json"))
     return manifest
 
@@ -104,10 +105,11 @@ def _choose(task: Task, session: Session) -> _Choice:
     hash_, store, conditions = task.workload.hash, session.store, session.conditions
     ranked = {m.candidate.hash: m for m in store.best(hash_, conditions, CANDIDATES)}
     failed = [v for v in store.verifications(hash_, conditions) if v.text]
-    if winner := winner_of(task, store, conditions):
+    if found := winner_of(task, store, conditions):
+        winner, measured = found
         wrong = [v for v in failed if not v.correct]
         note = f"a faster candidate was rejected: {wrong[0].text}" if wrong else ""
-        return _Choice(winner.candidate, ranked[winner.candidate.hash].latency_s, winner, note)
+        return _Choice(winner.candidate, measured.latency_s, winner, note)
     rejected = {v.candidate.hash for v in failed}
     untried = [m for m in ranked.values() if m.candidate.hash not in rejected]
     if untried and not failed:
@@ -117,10 +119,26 @@ def _choose(task: Task, session: Session) -> _Choice:
     return _Choice(None, None, compared, failed[0].text if failed else NEVER_MEASURED)
 
 
+def reference_outputs(model: Model) -> tuple[list[Array], list[Array]]:
+    """Random inputs, and what the original model makes of them.
+
+    Raises:
+        UnsupportedModel: It cannot be run on them.
+    """
+    inputs = random_inputs(model.inputs)
+    try:
+        return inputs, model.source.reference(inputs)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UnsupportedModel(
+            f"{model.name} does not run in {model.source.reference_name}, so that nothing could be checked "
+            f"against it: {lines[-1][:300]}"
+        ) from error
+
+
 def _check(model: Model, library: Path, threads: int) -> tuple[Check, tuple[float, ...]]:
     """Compares the compiled model with the original one on random inputs; times it as well."""
-    inputs = random_inputs(model.inputs)
-    expected = model.source.reference(inputs)
+    inputs, expected = reference_outputs(model)
     outputs, latency_s = run_library(library, inputs, threads)
     if [o.shape for o in outputs] != [e.shape for e in expected]:
         raise VerificationFailed(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from autotune.deliver import deliver
+from autotune.deliver import deliver, reference_outputs
 from autotune.errors import BadInput
 from autotune.frontends.graph import Model
 from autotune.manifest import Manifest, RunEntry
@@ -12,7 +12,7 @@ from autotune.measure.pool import Pool
 from autotune.session import Session
 from autotune.tuner import Budget, Observer, Progress, Tuner
 from autotune.winners import verify_winners
-from db.values import RunSpec, RunStatus
+from db.values import Run, RunSpec, RunStatus
 from search.problem import Task
 
 
@@ -54,12 +54,14 @@ def run_model(
     its budget counts from its beginning.
     """
     tasks = select_tasks(model, options.tasks)
+    reference_outputs(model)  # before minutes are spent on what could not be checked
     store, conditions = session.store, session.conditions
     store.add_model(model.hash, model.name, model.source.source, model.tasks)
     settings = {"trials": options.budget.trials, "seconds": options.budget.seconds, "tasks": options.tasks}
     spec = RunSpec(model.hash, conditions, options.seed, settings)
     earlier = store.resumable_run(spec)
-    run = store.resume_run(earlier.id) if earlier else store.start_run(spec)
+    goes_on = earlier is not None and _goes_on(earlier, spec, options)
+    run = store.resume_run(earlier.id) if earlier and goes_on else store.start_run(spec)
     status = RunStatus.FAILED
     try:
         tuner = Tuner(model, tasks, session.target, conditions, store, options.budget, observe)
@@ -80,6 +82,13 @@ def run_model(
         raise
     finally:
         store.end_run(run.id, status)
+
+
+def _goes_on(earlier: Run, spec: RunSpec, options: RunOptions) -> bool:
+    """Whether a run that was left is the one asked for: the same, or the same tasks with budget to spare."""
+    before = earlier.spec.settings
+    left = options.budget.left(earlier.trials, earlier.elapsed_s)
+    return before == spec.settings or (before.get("tasks") == options.tasks and left)
 
 
 def _run_entry(run_id: int, seed: int, progress: Progress) -> RunEntry:

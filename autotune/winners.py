@@ -6,9 +6,19 @@ from autotune.measure.pool import Pool
 from autotune.measure.protocol import Done
 from autotune.measure.statistics import probability_faster
 from db.store import Store
-from search.problem import Candidate, Conditions, Task, Verification, Workload
+from search.problem import (
+    Candidate,
+    Conditions,
+    ErrorKind,
+    MeasureError,
+    Measurement,
+    Task,
+    Verification,
+    Workload,
+)
 
 CANDIDATES = 5  # of a task, tried in the order of their latency
+EVERY = 1 << 30
 SIGNIFICANT = 0.5  # the interval of P(faster) must lie above (Bouthillier et al., MLSys 2021)
 
 
@@ -32,14 +42,21 @@ def verify_winners(
                 break
             observe(task.name)
             verification = verify(task.workload, measurement.candidate, pool, seed=run_id)
+            if verification is None:
+                continue
             store.add_verification(run_id, conditions, verification)
             if verification.correct and verification.faster:
                 break
 
 
-def verify(workload: Workload, candidate: Candidate, pool: Pool, seed: int) -> Verification:
-    """Compares a candidate with the untuned schedule: outputs, then paired times."""
+def verify(workload: Workload, candidate: Candidate, pool: Pool, seed: int) -> Verification | None:
+    """Compares a candidate with the untuned schedule: outputs, then paired times.
+
+    None where the worker died or ran out of time, which proves nothing against the candidate.
+    """
     reply = pool.verify(workload, candidate, seed)
+    if isinstance(reply, MeasureError) and reply.kind in (ErrorKind.CRASH, ErrorKind.RUN_TIMEOUT):
+        return None
     if not isinstance(reply, Done):
         return Verification(candidate, False, float("inf"), 0.0, text=f"{reply.kind}: {reply.text}")
     estimate = probability_faster(reply.samples_s, reply.before_s)
@@ -56,14 +73,14 @@ def verify(workload: Workload, candidate: Candidate, pool: Pool, seed: int) -> V
     )
 
 
-def winner_of(task: Task, store: Store, conditions: Conditions) -> Verification | None:
-    """The verification of the fastest candidate that passed; None where none did."""
+def winner_of(task: Task, store: Store, conditions: Conditions) -> tuple[Verification, Measurement] | None:
+    """The fastest candidate that passed, and its measurements; None where none did."""
     passed = {
         v.candidate.hash: v
         for v in reversed(store.verifications(task.workload.hash, conditions))
         if v.correct and v.faster
     }
-    for measurement in store.best(task.workload.hash, conditions, CANDIDATES):
+    for measurement in store.best(task.workload.hash, conditions, EVERY if passed else 0):
         if measurement.candidate.hash in passed:
-            return passed[measurement.candidate.hash]
+            return passed[measurement.candidate.hash], measurement
     return None

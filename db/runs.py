@@ -14,7 +14,9 @@ from db.values import Run, RunSpec, RunStatus
 from search.problem import Conditions
 
 SILENCE = timedelta(minutes=2)
-"""A run that has not been heard of for so long is taken for dead, whatever process has its number now."""
+"""A run on another host that has not been heard of for so long is taken for dead."""
+LONG_SILENCE = timedelta(minutes=15)
+"""So is one on this host, although a process has its number: that may be another one by now."""
 
 
 def start(session: Session, spec: RunSpec) -> Run:
@@ -82,8 +84,10 @@ def _is_left(row: schema.Run) -> bool:
     """Nobody works on the run, and it is not done: it said so, or its process is gone without a word."""
     if row.status != RunStatus.RUNNING:
         return row.status == RunStatus.INTERRUPTED
-    silent = datetime.now(UTC) - row.heartbeat_at > SILENCE
-    return silent or (row.host == socket.gethostname() and not _is_alive(row.pid))
+    silence = datetime.now(UTC) - row.heartbeat_at
+    if row.host != socket.gethostname():
+        return silence > SILENCE
+    return not _is_alive(row.pid) or silence > LONG_SILENCE
 
 
 def _is_alive(pid: int) -> bool:

@@ -98,7 +98,8 @@ class Store:
     def resumable_run(self, spec: RunSpec) -> Run | None:
         """The newest run of the same model, conditions and seed that was interrupted or whose process died.
 
-        A process is dead when it was on this host and is gone, or has not called ``beat`` for two minutes.
+        A process is dead when it was on this host and is gone, or has not called ``beat`` for two minutes on
+        another host, fifteen on this one.
         """
         with self._database.reading() as session:
             return runs.resumable(session, spec)

@@ -167,7 +167,7 @@ class Hardware:
         name: What a person reads, such as the processor's name.
         cores: Physical cores that the process may use.
         features: Descriptor: instruction sets, cache sizes in bytes, nominal clock.
-        probes: What the device did on our own probes: ``peak_gflops``, ``bandwidth_gbps``. Noisy, so
+        probes: What the device did on our own probes: ``peak_gflops_f32``, ``bandwidth_gbps``. Noisy, so
             not part of the identity.
     """
 
@@ -209,7 +209,7 @@ class Verification:
     Attributes:
         correct: Output within ``tolerance`` of the reference on every set of inputs.
         max_error: Largest difference from the reference, relative to the reference's magnitude.
-        tolerance: What was allowed (``autotune.measure.verify.tolerance``).
+        tolerance: What was allowed (``autotune.measure.check.tolerance``).
         before_s: Samples of the untuned schedule, paired with ``after_s``.
         after_s: Samples of the candidate.
         faster: Whether the paired test says that the candidate is faster.

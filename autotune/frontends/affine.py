@@ -49,26 +49,23 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
 
     def __init__(self, module: tvm.IRModule) -> None:
         super().__init__(module)
-        self._uses = _count_uses(module["main"])
+        main = module["main"]
+        self._uses = _count_uses(main)
+        self._bound = {b.var: b.value for block in main.body.blocks for b in block.bindings}
 
     def visit_call_(self, call: Any) -> Any:
-        uses = [self._uses[a] for a in call.args if isinstance(a, relax.Var)]
-        call = self.visit_expr_post_order(call)
-        if getattr(call.op, "name", None) not in _OPERATIONS or uses != [1]:
-            return call
         found = self._affine(call)
         if found is None or found.length < 2:
-            return call
+            return self.visit_expr_post_order(call)
         convolution, weight = found.convolution, found.weight
         scaled = (weight * found.scale[:, None, None, None]).astype(weight.dtype)
         shift = found.shift[None, :, None, None].astype(weight.dtype)
-        arguments = [convolution.args[0], relax.const(scaled)]
+        arguments = [self.visit_expr(convolution.args[0]), relax.const(scaled)]
         scaled_convolution = relax.Call(convolution.op, arguments, convolution.attrs, convolution.ty_args)
         return relax.op.add(self.builder_.emit(scaled_convolution), relax.const(shift))
 
     def _affine(self, expr: Any) -> _Affine | None:
-        if isinstance(expr, relax.Var):
-            expr = self.lookup_binding(expr)
+        """The chain that ends in ``expr``, in the module as it was; inner results are used once."""
         name = getattr(getattr(expr, "op", None), "name", None)
         if name == "relax.nn.conv2d":
             weight = constant(expr.args[1])
@@ -88,7 +85,8 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
         return None
 
     def _inner(self, expr: Any) -> _Affine | None:
-        return self._affine(expr) if isinstance(expr, relax.Var) else None
+        is_own = isinstance(expr, relax.Var) and self._uses[expr] == 1
+        return self._affine(self._bound.get(expr)) if is_own else None
 
 
 def _count_uses(function: Any) -> Counter[Any]:

@@ -5,6 +5,7 @@ attributes do not, so each would be wrapped in two transposes and kept from fusi
 (half of MobileNetV2's time). They are written as minimum, maximum and multiplication first, which do.
 """
 
+import math
 from typing import Any
 
 import tvm
@@ -36,8 +37,9 @@ class _Activations(PyExprMutator):  # type: ignore[misc]
 
     def _clip(self, x: Any, lowest: float, highest: float) -> Any:
         dtype = str(x.ty.dtype)
-        bounded = self.builder_.emit(relax.op.maximum(x, relax.const(lowest, dtype)))
-        return relax.op.minimum(bounded, relax.const(highest, dtype))
+        if math.isfinite(lowest):
+            x = self.builder_.emit(relax.op.maximum(x, relax.const(lowest, dtype)))
+        return relax.op.minimum(x, relax.const(highest, dtype)) if math.isfinite(highest) else x
 
 
 def to_channels_last(module: tvm.IRModule) -> tvm.IRModule:

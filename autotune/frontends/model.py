@@ -42,7 +42,7 @@ class SourceModel:
 
 
 def random_inputs(inputs: Sequence[ModelInput], seed: int = 0) -> list[Array]:
-    """Inputs of the right shapes: standard normal, or small non-negative integers, which may be indices."""
+    """Inputs of the right shapes: standard normal, or 0 and 1 for integers, which may be indices."""
     rng = np.random.default_rng(seed)
     arrays: list[Array] = []
     for item in inputs:
@@ -50,5 +50,5 @@ def random_inputs(inputs: Sequence[ModelInput], seed: int = 0) -> list[Array]:
         if dtype.kind == "f":
             arrays.append(rng.standard_normal(item.spec.shape).astype(dtype))
         else:
-            arrays.append(rng.integers(0, 2 if dtype.kind == "b" else 100, item.spec.shape).astype(dtype))
+            arrays.append(rng.integers(0, 2, item.spec.shape).astype(dtype))
     return arrays

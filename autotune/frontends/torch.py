@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 import tvm
+from torch.utils._pytree import tree_leaves
 from tvm.relax.frontend.torch import from_exported_program
 
 from autotune.errors import BadInput, BadModel, DynamicInput, UnsupportedModel
@@ -57,9 +58,8 @@ def from_program(program: torch.export.ExportedProgram, name: str, source: str) 
 
     def reference(arrays: Sequence[Array]) -> list[Array]:
         with torch.no_grad():
-            result = runnable(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays))
-        tensors = result if isinstance(result, (tuple, list)) else [result]
-        return [t.numpy() for t in tensors]
+            result = runnable(*(torch.from_numpy(np.asarray(a, order="C")) for a in arrays))
+        return [t.numpy() for t in tree_leaves(result)]
 
     return SourceModel(name, source, module, inputs, reference, "PyTorch")
 

@@ -168,7 +168,6 @@ class Pool:
                     if worker not in self._workers:  # it died: what else it had built is lost
                         waiting.extend(worker.built)
                         break
-            waiting.extend(batch)  # left over where workers died
 
     def _forget(self) -> None:
         """Replaces workers that were left in the middle of something, when the caller has had enough."""
@@ -198,7 +197,9 @@ class Pool:
                 busy[worker] = key, time.monotonic() + limit
             for worker in self._ready(busy):
                 key, deadline = busy.pop(worker)
-                reply = self._receive(worker, expired=time.monotonic() >= deadline)
+                limit = self._limits.prepare_s if key is None else self._limits.build_s
+                expired = time.monotonic() >= deadline
+                reply = self._receive(worker, expired, ErrorKind.BUILD_TIMEOUT, limit)
                 if isinstance(reply, MeasureError):
                     if key is not None:
                         yield _measurement(candidates[key], reply, 0.0)
@@ -250,13 +251,13 @@ class Pool:
         self,
         worker: _Worker,
         expired: bool,
-        timeout: ErrorKind = ErrorKind.BUILD_TIMEOUT,
-        limit_s: float | None = None,
+        timeout: ErrorKind,
+        limit_s: float,
     ) -> Reply:
         """The answer of a worker, which is replaced if it has none."""
         if expired and not worker.connection.poll():
             self._replace(worker)
-            return MeasureError(timeout, f"not done after {limit_s or self._limits.build_s:g} s")
+            return MeasureError(timeout, f"not done after {limit_s:g} s")
         try:
             reply: Reply = worker.connection.recv()
         except (EOFError, OSError):

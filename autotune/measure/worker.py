@@ -45,6 +45,7 @@ from search.spaces.trace import apply_trace
 SAMPLES = 5  # of a candidate that is near the best
 SAMPLE_S = 3e-3  # a sample is the mean over at least this long
 INPUT_BYTES = 1 << 29  # of arguments kept, so that going back to a workload costs nothing
+ENOUGH_S = 1.0  # of samples of one candidate, however few they are
 SLOW_S = 0.05  # of a run that caches do not matter to
 MIN_PAIRS = 6  # the fewest that can show a difference: the interval of 6 wins in 6 begins at 0.54
 HOPELESS = 3.0  # times slower than the incumbent: one sample says enough
@@ -208,7 +209,9 @@ def _race(function: Any, arguments: list[Any], incumbent_s: float) -> tuple[floa
     if first > HOPELESS * incumbent_s:
         return (first,)
     repeats = max(1, math.ceil(SAMPLE_S / first))
-    samples = [_time(function, arguments, repeats) for _ in range(SAMPLES)]
+    samples = [first] if first > SLOW_S else []
+    while len(samples) < SAMPLES and sum(samples) < ENOUGH_S:
+        samples.append(_time(function, arguments, repeats))
     return tuple(samples)
 
 

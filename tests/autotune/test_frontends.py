@@ -37,7 +37,7 @@ def run_untuned(source: SourceModel) -> float:
 
 
 def operators(source: SourceModel) -> str:
-    return lower(source, TARGET).module["main"].script()
+    return " ".join(t.name * t.weight for t in lower(source, TARGET).tasks)
 
 
 def test_torch_module_with_batch_norm_shared_by_two_convolutions() -> None:
@@ -45,6 +45,21 @@ def test_torch_module_with_batch_norm_shared_by_two_convolutions() -> None:
     assert run_untuned(source) < 1e-5
     tasks = lower(source, TARGET).tasks
     assert not any("sqrt" in t.name or "divide" in t.name for t in tasks if "conv2d" in t.name)
+
+
+def test_a_chain_whose_middle_is_needed_twice_does_not_double_the_convolution() -> None:
+    class Middle(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = torch.nn.Conv2d(3, 4, 1, bias=False)
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            y = self.conv(image) + 0.5
+            return (y * 0.25 + 0.5) * y
+
+    source = load_module(Middle(), (torch.randn(1, 3, 5, 5),))
+    assert run_untuned(source) < 1e-5
+    assert operators(source).count("conv2d") == 1
 
 
 def test_a_convolution_whose_output_is_needed_twice_is_not_folded_away() -> None:

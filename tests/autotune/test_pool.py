@@ -22,7 +22,7 @@ from search.spaces.trace import TraceSpace
 
 WORK = workload(matmul(16, 16, 16))
 SPACE = TraceSpace(WORK, TARGET)
-LIMITS = Limits(build_s=3.0, run_s=2.0)
+LIMITS = Limits(build_s=10.0, run_s=6.0)  # seconds that a busy machine still keeps to
 
 
 def candidates(count: int) -> list[Candidate]:
@@ -67,10 +67,10 @@ def test_times_are_plausible(pool: Pool) -> None:
     [
         ("build-crash", ErrorKind.CRASH, "SIGSEGV"),
         ("build-leave", ErrorKind.CRASH, "exited with 7"),
-        ("build-loop", ErrorKind.BUILD_TIMEOUT, "3 s"),
+        ("build-loop", ErrorKind.BUILD_TIMEOUT, "10 s"),
         ("run-crash", ErrorKind.CRASH, "SIGSEGV"),
-        ("run-loop", ErrorKind.RUN_TIMEOUT, "2 s"),
-        ("run-deaf_loop", ErrorKind.RUN_TIMEOUT, "2 s"),
+        ("run-loop", ErrorKind.RUN_TIMEOUT, "6 s"),
+        ("run-deaf_loop", ErrorKind.RUN_TIMEOUT, "6 s"),
         ("run-throw", ErrorKind.RUN_ERROR, "compiler says no"),
         ("run-wrong", ErrorKind.WRONG_OUTPUT, "tolerance"),
         ("run-silent", ErrorKind.WRONG_OUTPUT, "inf"),  # never wrote its output, which was full of NaN
@@ -81,7 +81,7 @@ def test_one_bad_candidate_costs_one_row(pool: Pool, fault: str, kind: ErrorKind
     assert results[2].error is not None
     assert results[2].error.kind == kind
     assert text in results[2].error.text
-    assert all(m.error is None for n, m in enumerate(results) if n != 2)
+    assert [m.error for n, m in enumerate(results) if n != 2] == [None] * 5
 
 
 def test_many_at_once(pool: Pool) -> None:

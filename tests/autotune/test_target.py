@@ -84,7 +84,7 @@ def test_refusals_say_what_was_given_and_what_to_do(given: str, text: str) -> No
     with pytest.raises(UnsupportedTarget, match=text) as caught:
         resolve_target(given, 2)
     assert str(caught.value).count("\n") <= 1
-    assert caught.value.exit_code == 30
+    assert caught.value.exit_code == 31
 
 
 @x86

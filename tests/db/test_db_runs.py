@@ -95,7 +95,7 @@ def test_a_run_that_was_left_is_resumed_once(store: Store, spec: RunSpec, left: 
             run.id,
             pid=dead_pid() if left == "dead" else run.pid,
             host="elsewhere" if "elsewhere" in left else run.host,
-            heartbeat_at=ago(seconds=121) if "silent" in left else ago(seconds=100),
+            heartbeat_at=ago(seconds={"silent": 901, "silent elsewhere": 121}.get(left, 100)),
         )
     found = store.resumable_run(spec)
     assert found and (found.id, found.trials, found.elapsed_s) == (run.id, 5, 3.0)
