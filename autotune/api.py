@@ -19,7 +19,7 @@ from autotune.frontends.graph import Model, lower
 from autotune.frontends.model import SourceModel
 from autotune.manifest import RunEntry
 from autotune.run import RunOptions, run_model
-from autotune.session import open_session
+from autotune.session import check_threads, open_session
 from autotune.tuner import Budget, Observer
 from search.problem import Task
 
@@ -109,10 +109,9 @@ def extract_tasks(
 
 def lowered_model(source: SourceModel, target: str | None, threads: int | None) -> Model:
     """A model's kernels for a target, without opening a database."""
-    from autotune.hardware import usable_cores
     from autotune.target import resolve_target
 
-    return lower(source, resolve_target(target, threads or usable_cores()))
+    return lower(source, resolve_target(target, check_threads(threads)))
 
 
 def make_budget(trials: int | None, minutes: float | None) -> Budget:

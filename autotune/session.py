@@ -44,6 +44,18 @@ def software_versions() -> dict[str, str]:
     }
 
 
+def check_threads(threads: int | None) -> int:
+    """The threads of a kernel: those given, or one for each core that this process may use.
+
+    Raises:
+        BadInput: More than there are cores, or none.
+    """
+    cores = usable_cores()
+    if threads is not None and not 1 <= threads <= cores:
+        raise BadInput(f"--threads {threads}: this process may use {cores} cores; give 1 to {cores}")
+    return threads or cores
+
+
 @contextmanager
 def open_session(
     db: str | None, target: str | None, threads: int | None, probe: bool = True, create: bool = True
@@ -57,10 +69,7 @@ def open_session(
         probe: Measure what the hardware can do, two seconds.
         create: Make the database where there is none.
     """
-    cores = usable_cores()
-    if threads is not None and not 1 <= threads <= cores:
-        raise BadInput(f"--threads {threads}: this process may use {cores} cores; give 1 to {cores}")
-    threads = threads or cores
+    threads = check_threads(threads)
     resolved = resolve_target(target, threads)
     with Store.open(db, create=create) as store:
         conditions = Conditions(describe_hardware(probe), canonical(resolved), threads, software_versions())

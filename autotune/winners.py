@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from autotune.measure.pool import Pool
 from autotune.measure.protocol import Done
-from autotune.measure.statistics import probability_faster
+from autotune.measure.statistics import Verdict, probability_faster, verdict
 from db.store import Store
 from search.problem import (
     Candidate,
@@ -19,7 +19,6 @@ from search.problem import (
 
 CANDIDATES = 5  # of a task, tried in the order of their latency
 EVERY = 1 << 30
-SIGNIFICANT = 0.5  # the interval of P(faster) must lie above (Bouthillier et al., MLSys 2021)
 
 
 def verify_winners(
@@ -61,7 +60,7 @@ def verify(workload: Workload, candidate: Candidate, pool: Pool, seed: int) -> V
         return Verification(candidate, False, float("inf"), 0.0, text=f"{reply.kind}: {reply.text}")
     estimate = probability_faster(reply.samples_s, reply.before_s)
     correct = reply.max_error <= reply.tolerance
-    faster = estimate[1] > SIGNIFICANT
+    faster = verdict(*estimate[1:]) is not Verdict.NOT_SIGNIFICANT
     text = ""
     if not correct:
         text = f"wrong output: error {reply.max_error:.2e}, tolerance {reply.tolerance:.2e}"

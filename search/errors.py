@@ -22,3 +22,9 @@ class UnsupportedWorkload(AutotuneError):
     """A kernel for which no space can be generated."""
 
     exit_code = 4
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error's text, where compilers and importers put what went wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:300] if lines else type(error).__name__

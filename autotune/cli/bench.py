@@ -32,14 +32,11 @@ def bench(
     from autotune.bench.run import bench_model
     from autotune.bench.table import print_bench
     from autotune.cli.console import console
-    from autotune.errors import BadInput
-    from autotune.hardware import usable_cores
     from autotune.manifest import BENCH_NAME, REPORT_NAME, Manifest
     from autotune.report.html import write_report
+    from autotune.session import check_threads
 
-    cores = usable_cores()
-    if threads is not None and not 1 <= threads <= cores:
-        raise BadInput(f"--threads {threads}: this process may use {cores} cores; give 1 to {cores}")
+    threads = check_threads(threads)
     default = DEFAULT_FOLDER / Path(model).stem
     folder = artifact or (default if default.is_dir() else None)
     screen = console(json)
@@ -49,7 +46,7 @@ def bench(
         )
     with screen.status("preparing") as status:
         result = bench_model(
-            model, folder, threads or cores, rounds, parse_shapes(input), check_batch(batch),
+            model, folder, threads, rounds, parse_shapes(input), check_batch(batch),
             peers.split(",") if peers else None, lambda text: status.update(text),
         )  # fmt: skip
     if folder is not None:

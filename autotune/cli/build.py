@@ -19,12 +19,11 @@ def compile_command(
     Example: `autotune compile resnet18 --out resnet18-tuned`
     """
     from autotune.api import DEFAULT_FOLDER
-    from autotune.cli.console import console, print_json
+    from autotune.cli.console import console, show_result
     from autotune.deliver import deliver
     from autotune.frontends import load_model
     from autotune.frontends.graph import lower
     from autotune.manifest import RunEntry
-    from autotune.report.summary import print_summary
     from autotune.session import open_session
 
     screen = console(json)
@@ -36,11 +35,4 @@ def compile_command(
         lowered = lower(load_model(model, shapes, check_batch(batch)), session.target)
         folder = out or DEFAULT_FOLDER / lowered.name
         manifest = deliver(lowered, session, folder, RunEntry(), status.update)
-    if json:
-        print_json(manifest.model_dump(mode="json") | {"folder": str(folder)})
-        return
-    print_summary(manifest, screen)
-    screen.print(
-        f"compiled model: {folder / manifest.library}\nreport:         {folder / 'report.html'}",
-        soft_wrap=True,
-    )
+    show_result(manifest, folder, screen, json)

@@ -3,12 +3,14 @@
 import json
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 if TYPE_CHECKING:
     from autotune.frontends.graph import Model
+    from autotune.manifest import Manifest
 
 
 def console(quiet: bool = False) -> Console:
@@ -35,3 +37,16 @@ def lowering(
         from autotune.api import as_source, lowered_model
 
         return lowered_model(as_source(model, None, shapes, batch), target, threads)
+
+
+def show_result(manifest: "Manifest", folder: Path, screen: Console, as_json: bool) -> None:
+    """What ``run`` and ``compile`` end with: the manifest for programs, a summary for people."""
+    if as_json:
+        print_json(manifest.model_dump(mode="json") | {"folder": str(folder)})
+        return
+    from autotune.manifest import REPORT_NAME
+    from autotune.report.summary import print_summary
+
+    print_summary(manifest, screen)
+    library, report = folder / manifest.library, folder / REPORT_NAME
+    screen.print(f"compiled model: {library}\nreport:         {report}", soft_wrap=True)

@@ -37,7 +37,7 @@ def run(
     from pathlib import Path
 
     from autotune.api import DEFAULT_FOLDER, make_budget
-    from autotune.cli.console import console, lowering, print_json
+    from autotune.cli.console import console, lowering, show_result
     from autotune.cli.progress import LiveProgress
     from autotune.frontends.graph import lower
     from autotune.run import RunOptions, run_model, select_tasks
@@ -68,13 +68,4 @@ def run(
         with LiveProgress(screen) as live:
             run_options = RunOptions(budget, seed, tasks)
             manifest = run_model(lowered, session, run_options, folder, live.observe)
-    if json:
-        print_json(manifest.model_dump(mode="json") | {"folder": str(folder)})
-        return
-    from autotune.report.summary import print_summary
-
-    print_summary(manifest, screen)
-    screen.print(
-        f"compiled model: {folder / manifest.library}\nreport:         {folder / 'report.html'}",
-        soft_wrap=True,
-    )
+    show_result(manifest, folder, screen, json)

@@ -9,7 +9,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from autotune.frontends.fold import Array, constant, fold_constants
+from autotune.frontends.fold import Array, constant, fold_constants, with_main
 
 _OPERATIONS = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
 
@@ -111,5 +111,4 @@ def fold_affine(module: tvm.IRModule) -> tvm.IRModule:
     A convolution whose own output is needed besides stays as it is.
     """
     main = _AffineFolder(module).visit_expr(module["main"])
-    others = {g: f for g, f in module.functions.items() if g.name_hint != "main"}
-    return fold_constants(tvm.IRModule({**others, "main": main}))
+    return fold_constants(with_main(module, main))

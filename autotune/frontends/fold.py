@@ -64,6 +64,12 @@ def constant(expr: Any) -> Array | None:
     return None
 
 
+def with_main(module: tvm.IRModule, main: Any) -> tvm.IRModule:
+    """The module with another ``main``."""
+    others = {g: f for g, f in module.functions.items() if g.name_hint != "main"}
+    return tvm.IRModule({**others, "main": main})
+
+
 @mutator
 class _Folder(PyExprMutator):  # type: ignore[misc]
     """Replaces calls whose arguments are all known by their values."""
@@ -102,7 +108,7 @@ class _Folder(PyExprMutator):  # type: ignore[misc]
 def fold_constants(mod: tvm.IRModule) -> tvm.IRModule:
     """Evaluates what depends on constants only in ``main``, and drops what is then unused."""
     main = _Folder(mod).visit_expr(mod["main"])
-    mod = tvm.IRModule({**{g: f for g, f in mod.functions.items() if g.name_hint != "main"}, "main": main})
+    mod = with_main(mod, main)
     return tvm.transform.Sequential(
         [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination()]
     )(mod)

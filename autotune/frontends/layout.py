@@ -12,7 +12,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from autotune.frontends.fold import fold_constants
+from autotune.frontends.fold import fold_constants, with_main
 
 _CHANNELS_LAST = {"relax.nn.conv2d": ["NHWC", "HWIO"]}
 
@@ -45,6 +45,5 @@ class _Activations(PyExprMutator):  # type: ignore[misc]
 def to_channels_last(module: tvm.IRModule) -> tvm.IRModule:
     """Moves convolutions, and what lies between them, to NHWC; weights are transposed at once."""
     main = _Activations(module).visit_expr(module["main"])
-    others = {g: f for g, f in module.functions.items() if g.name_hint != "main"}
-    module = tvm.IRModule({**others, "main": main})
-    return fold_constants(relax.transform.ConvertLayout(_CHANNELS_LAST)(module))
+    converted = relax.transform.ConvertLayout(_CHANNELS_LAST)(with_main(module, main))
+    return fold_constants(converted)

@@ -18,6 +18,7 @@ from tvm.relax.frontend.onnx import from_onnx
 
 from autotune.errors import BadInput, BadModel, DynamicInput, UnsupportedModel
 from autotune.frontends.model import Array, ModelInput, SourceModel
+from search.errors import last_line
 from search.problem import TensorSpec
 
 _PROVIDERS = ["CPUExecutionProvider"]
@@ -78,7 +79,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     try:
         model = onnx.load(path)
     except Exception as error:  # protobuf, missing external data, unreadable file: the parser has many
-        raise BadModel(f"{path} cannot be read as ONNX: {_line(error)}") from error
+        raise BadModel(f"{path} cannot be read as ONNX: {last_line(error)}") from error
     if not model.graph.node or not model.opset_import:
         raise BadModel(f"{path} is not an ONNX model (it holds no operators); is it complete?")
     return model
@@ -144,7 +145,7 @@ def _fold(fixed: Path, folded: Path, path: Path) -> onnx.ModelProto:
         onnxruntime.InferenceSession(fixed, options, providers=_PROVIDERS)
         return onnx.load(folded)
     except Exception as error:
-        raise BadModel(f"{path}: ONNX Runtime refuses the model: {_line(error)}") from error
+        raise BadModel(f"{path}: ONNX Runtime refuses the model: {last_line(error)}") from error
 
 
 def _keep_inputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
@@ -176,9 +177,4 @@ def _import(model: onnx.ModelProto, path: Path) -> tvm.IRModule:
             warnings.simplefilter("ignore")  # about renamed inputs
             return from_onnx(model, keep_params_in_input=False)
     except Exception as error:
-        raise UnsupportedModel(f"{path}: TVM cannot import the model: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]
+        raise UnsupportedModel(f"{path}: TVM cannot import the model: {last_line(error)}") from error

@@ -13,6 +13,7 @@ from tvm.relax.frontend.torch import from_exported_program
 
 from autotune.errors import BadInput, BadModel, DynamicInput, UnsupportedModel
 from autotune.frontends.model import Array, ModelInput, SourceModel
+from search.errors import last_line
 from search.problem import TensorSpec
 
 
@@ -46,7 +47,7 @@ def load_module(
     try:
         program = torch.export.export(module.eval(), tuple(inputs))
     except Exception as error:
-        raise UnsupportedModel(f"{label}: torch.export fails: {_line(error)}") from error
+        raise UnsupportedModel(f"{label}: torch.export fails: {last_line(error)}") from error
     return from_program(program, label, name or f"{type(module).__module__}.{type(module).__qualname__}")
 
 
@@ -122,9 +123,4 @@ def _import(program: torch.export.ExportedProgram, name: str) -> tvm.IRModule:
                 program.run_decompositions(), keep_params_as_input=False, unwrap_unit_return_tuple=True
             )
     except Exception as error:
-        raise UnsupportedModel(f"{name}: TVM cannot import the program: {_line(error)}") from error
-
-
-def _line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:300]
+        raise UnsupportedModel(f"{name}: TVM cannot import the program: {last_line(error)}") from error

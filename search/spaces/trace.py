@@ -19,7 +19,7 @@ from tvm.s_tir.schedule import Trace
 from tvm.target import Target
 
 from search.compiler import tune_context
-from search.errors import InvalidCandidate, UnsupportedWorkload
+from search.errors import InvalidCandidate, UnsupportedWorkload, last_line
 from search.problem import Candidate, Choice, Decision, Workload
 from search.space import Draft
 from search.spaces.tir import module_of
@@ -92,7 +92,7 @@ class TraceSpace:
             sketches = self._context.generate_design_space()
         except Exception as error:
             raise UnsupportedWorkload(
-                f"{workload.name}: TVM finds no schedules ({_last_line(error)}); it is left untuned"
+                f"{workload.name}: TVM finds no schedules ({last_line(error)}); it is left untuned"
             ) from error
         self._sketches = [self._sketch(s.trace) for s in sketches]
 
@@ -174,7 +174,7 @@ class TraceSpace:
         try:
             Trace(instructions, taken).apply_to_schedule(schedule, remove_postproc=True)
         except Exception as error:
-            raise InvalidCandidate(_last_line(error)) from error
+            raise InvalidCandidate(last_line(error)) from error
         return schedule
 
     @staticmethod
@@ -230,11 +230,6 @@ def _choice(decision: Any) -> Choice:
     return tuple(int(d) for d in decision)
 
 
-def _last_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:300] if lines else type(error).__name__
-
-
 def trace_to_json(trace: Trace) -> str:
     """A trace as text that ``apply_trace`` reads back, also in later sessions and on other machines."""
     return json.dumps(trace.as_json(), default=lambda o: o.value, separators=(",", ":"))
@@ -250,5 +245,5 @@ def apply_trace(module: tvm.IRModule, trace: str) -> tvm.IRModule:
     try:
         Trace.apply_json_to_schedule(json.loads(trace), schedule)
     except Exception as error:
-        raise InvalidCandidate(f"the trace does not apply: {_last_line(error)}") from error
+        raise InvalidCandidate(f"the trace does not apply: {last_line(error)}") from error
     return schedule.mod
