@@ -66,6 +66,8 @@ class Process:
             self._connection.send(request)
         reply = self._receive(limit_s)
         self._signal(signal.SIGSTOP)
+        with suppress(ChildProcessError):  # it has ended; else wait until all its threads stand
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         return reply
 
     def _receive(self, limit_s: float) -> Reply:
