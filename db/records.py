@@ -80,6 +80,7 @@ def add_measurements(
             "error_text": m.error.text if m.error else None,
             "build_s": m.build_s,
             "measured_at": m.measured_at,
+            "drift": m.drift,
         }
         for m in measurements
     ]
@@ -99,7 +100,7 @@ def measurements(
 
 def to_measurement(row: schema.Measurement, candidate: Candidate) -> Measurement:
     error = MeasureError(ErrorKind(row.error_kind), row.error_text or "") if row.error_kind else None
-    return Measurement(candidate, tuple(row.samples_s), error, row.build_s, row.measured_at)
+    return Measurement(candidate, tuple(row.samples_s), error, row.build_s, row.measured_at, row.drift)
 
 
 def workload(session: Session, hash: str) -> Workload:

@@ -203,6 +203,7 @@ class Measurement(UnderConditions, Base):
     error_text: Mapped[str | None] = mapped_column(Prose)
     build_s: Mapped[float]
     measured_at: Mapped[datetime]
+    drift: Mapped[float | None]
 
 
 class Verification(UnderConditions, Base):
@@ -222,6 +223,7 @@ class Verification(UnderConditions, Base):
     p_faster: Mapped[list[Any]]
     text: Mapped[str] = mapped_column(Prose)
     created_at: Mapped[datetime]
+    cache: Mapped[str] = mapped_column(server_default="warm")
 
 
 class Artifact(Base):

@@ -14,7 +14,7 @@ from db import schema
 from db.records import add_candidates
 from db.rows import chunks, conditions_row, known_id, recorded, to_candidate
 from db.values import Artifact
-from search.problem import Conditions, Measurement, Verification
+from search.problem import Cache, Conditions, Measurement, Verification
 
 
 def best(session: Session, workload: str, conditions: Conditions, n: int) -> list[Measurement]:
@@ -60,6 +60,7 @@ def add_verification(
             faster=v.faster,
             p_faster=v.p_faster,
             text=v.text,
+            cache=v.cache.value,
             created_at=datetime.now(UTC),
         )
     )
@@ -83,6 +84,7 @@ def _to_verification(row: schema.Verification, candidate: schema.Candidate, work
         row.faster,
         (low, middle, high),
         row.text,
+        Cache(row.cache),
     )
 
 

@@ -15,9 +15,17 @@ from typing import Any
 
 import tvm
 import tvm.s_tir
+from tvm import tirx
+from tvm.s_tir.meta_schedule.schedule_rule import ParallelizeVectorizeUnroll
 from tvm.s_tir.meta_schedule.space_generator import PostOrderApply
 from tvm.s_tir.meta_schedule.tune_context import TuneContext
 from tvm.target import Target
+from tvm.tirx.build import split_host_device_mods
+
+_PARALLELIZE = ParallelizeVectorizeUnroll(
+    max_jobs_per_core=16, max_vectorize_extent=64, unroll_max_steps=[0, 16, 64], unroll_explicit=True
+)
+"""TVM's default for CPUs but for the last step, 512."""
 
 _PACKAGE = "tvm.s_tir.tensor_intrin"
 _PLATFORM_MODULES = {"x86_64": "x86", "AMD64": "x86", "aarch64": "arm_cpu", "arm64": "arm_cpu"}
@@ -38,11 +46,14 @@ def load_tensor_intrinsics() -> None:
 def tune_context(module: tvm.IRModule, target: Target) -> TuneContext:
     """TVM's bundle of schedule rules and postprocessors for ``module`` on ``target``.
 
-    Without the rule for hand-written schedules: a CPU has none, and it complains of each pooling.
+    Without the rule for hand-written schedules: a CPU has none, and it complains of each pooling. And without
+    TVM's largest choice of unrolling, 512 steps: half of the time went into compiling such candidates, and on
+    random samples of several kernels none of the best was among them (docs/measuring.md).
     """
     load_tensor_intrinsics()
     generator = _context(module, target, "post-order-apply").space_generator
-    rules = [r for r in generator.sch_rules if type(r).__name__ != "ApplyCustomRule"]
+    rules = [_PARALLELIZE if type(r) is type(_PARALLELIZE) else r for r in generator.sch_rules]
+    rules = [r for r in rules if type(r).__name__ != "ApplyCustomRule"]
     own = PostOrderApply(
         sch_rules=rules, postprocs=list(generator.postprocs), mutator_probs=generator.mutator_probs
     )
@@ -54,3 +65,17 @@ def _context(module: tvm.IRModule, target: Target, generator: Any) -> TuneContex
         mod=module, target=target, space_generator=generator, search_strategy="evolutionary",
         rand_state=1, num_threads=1,
     )  # fmt: skip
+
+
+def compile_kernel(module: tvm.IRModule, target: Target) -> Any:
+    """Compiles a module's ``main`` into memory for whoever knows to pass the right arguments.
+
+    As ``tvm.tirx.build`` does, but without the checks of the arguments with their error texts: they are half
+    of the code of a small kernel, and a third of what compiling it costs.
+    """
+    host = target.with_host(target)
+    lower, finalize, _ = tirx.get_default_tir_pipeline(target)
+    lowered, _ = split_host_device_mods(lower(tirx.transform.BindTarget(host)(module)))
+    bare = tirx.transform.SkipAssert()(finalize()(lowered))
+    library = tvm.get_global_func(f"target.build.{target.kind.name}")(bare, target)
+    return library["main"]  # taking it out is what makes LLVM compile it

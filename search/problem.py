@@ -119,7 +119,9 @@ class ErrorKind(StrEnum):
     BUILD_TIMEOUT = "build_timeout"
     RUN_ERROR = "run_error"
     RUN_TIMEOUT = "run_timeout"
-    CRASH = "crash"  # the worker died
+    CRASH = "crash"  # the process died
+    OUT_OF_MEMORY = "out_of_memory"
+    OUT_OF_BOUNDS = "out_of_bounds"  # it wrote where it must not
     WRONG_OUTPUT = "wrong_output"
     IMPLAUSIBLE = "implausible"  # faster than the hardware can be
 
@@ -139,6 +141,8 @@ class Measurement:
     Attributes:
         samples_s: Seconds of one execution, each a mean over a short burst, in the order taken.
         build_s: Seconds that compiling took.
+        drift: How much longer than on the quiet machine a fixed kernel took just before or after, whichever
+            was worse: 1 is quiet. None where that is not known.
     """
 
     candidate: Candidate
@@ -146,6 +150,7 @@ class Measurement:
     error: MeasureError | None = None
     build_s: float = 0.0
     measured_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    drift: float | None = None
 
     def __post_init__(self) -> None:
         if bool(self.samples_s) == (self.error is not None):
@@ -202,6 +207,13 @@ class Conditions:
         return self.hardware.fingerprint, self.target, self.threads
 
 
+class Cache(StrEnum):
+    """What the caches hold when a timed run begins."""
+
+    WARM = "warm"  # what the run before left there
+    COLD = "cold"  # nothing of this kernel: more than all caches hold was read and written since
+
+
 @dataclass(frozen=True)
 class Verification:
     """Proof, or disproof, of a winner.
@@ -215,6 +227,7 @@ class Verification:
         faster: Whether the paired test says that the candidate is faster.
         p_faster: Estimate of P(candidate faster than untuned), with its bootstrap interval.
         text: What went wrong, empty where nothing did.
+        cache: In what state the caches were before each run.
     """
 
     candidate: Candidate
@@ -226,3 +239,4 @@ class Verification:
     faster: bool = False
     p_faster: tuple[float, float, float] = (0.5, 0.0, 1.0)
     text: str = ""
+    cache: Cache = Cache.WARM

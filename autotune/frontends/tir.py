@@ -11,6 +11,11 @@ from autotune.measure.check import poisoned_output
 from search.spaces.tir import workload_from_tir
 
 
+_LAYOUT_FREE = "layout_free_buffers"
+"""Says that weights may be packed beforehand. Of a kernel alone they are not known beforehand, so that packing
+would be part of each run."""
+
+
 def from_tensors(tensors: Sequence[te.Tensor], name: str | None = None) -> SourceModel:
     """Takes inputs, then outputs, as ``te.create_prim_func`` does."""
     return from_function(te.create_prim_func(list(tensors)), name or tensors[-1].op.name)
@@ -22,6 +27,7 @@ def from_function(function: tirx.PrimFunc, name: str | None = None) -> SourceMod
     Raises:
         UnsupportedWorkload: A parameter is no buffer, has a symbolic shape, or outputs are not last.
     """
+    function = function.without_attr(_LAYOUT_FREE)
     symbol = function.attrs["global_symbol"] if function.attrs and "global_symbol" in function.attrs else ""
     label = name or str(symbol).replace("main", "") or "kernel"  # the graph itself is called main
     workload = workload_from_tir(function, label)

@@ -24,7 +24,7 @@ from search.problem import Candidate, Choice, Decision, Workload
 from search.space import Draft
 from search.spaces.tir import module_of
 
-SPACE_NAME = "tvm-trace/1"
+SPACE_NAME = "tvm-trace/2"
 
 _LOCATION_LIMIT = 64  # more loops than any block has around it
 
