@@ -85,8 +85,20 @@ class CurvePoint(_Frozen):
     latency_s: float
 
 
+class NoiseEntry(_Frozen):
+    """One probe: ``drift`` is the time of a fixed kernel over its time on the quiet machine."""
+
+    at_s: float
+    drift: float
+
+
 class RunEntry(_Frozen):
-    """The run that led here. ``None`` ids and zero trials for ``autotune compile``."""
+    """The run that led here. ``None`` ids and zero trials for ``autotune compile``.
+
+    Attributes:
+        noise: What the machine's noise was before and after each stretch of timing.
+        own_s: Seconds that the last process that worked on the run spent in each of its phases.
+    """
 
     id: int | None = None
     seed: int = 0
@@ -94,6 +106,8 @@ class RunEntry(_Frozen):
     elapsed_s: float = 0.0
     failures: dict[str, int] = {}
     curve: tuple[CurvePoint, ...] = ()
+    noise: tuple[NoiseEntry, ...] = ()
+    own_s: dict[str, float] = {}
 
 
 class Check(_Frozen):

@@ -1,5 +1,6 @@
 """One execution of the tuner from a model to an artifact, recorded so that it can be resumed."""
 
+import time
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -7,8 +8,9 @@ from pathlib import Path
 from autotune.deliver import deliver, reference_outputs
 from autotune.errors import BadInput
 from autotune.frontends.graph import Model
-from autotune.manifest import Manifest, RunEntry
+from autotune.manifest import Manifest, NoiseEntry, RunEntry
 from autotune.measure.pool import Pool
+from autotune.profile import Profile
 from autotune.session import Session
 from autotune.tuner import Budget, Observer, Progress, Tuner
 from autotune.winners import verify_winners
@@ -64,17 +66,21 @@ def run_model(
     run = store.resume_run(earlier.id) if earlier and goes_on else store.start_run(spec)
     status = RunStatus.FAILED
     try:
-        tuner = Tuner(model, tasks, session.target, conditions, store, options.budget, observe)
+        profile = Profile()
+        tuner = Tuner(model, tasks, session.target, conditions, store, options.budget, observe, profile)
 
         def say(doing: str) -> None:
             tuner.progress.doing = doing
             store.beat(run.id, tuner.progress.elapsed_s, tuner.progress.trials)  # it may take minutes
             observe(tuner.progress)
 
-        with Pool(conditions.target, conditions.threads) as pool:
+        began = time.monotonic()
+        with Pool(conditions.target, conditions.threads, profile=profile) as pool:
             progress = tuner.run(run, pool)
-            verify_winners(tasks, store, conditions, pool, run.id, lambda name: say(f"verifying {name}"))
-        manifest = deliver(model, session, folder, _run_entry(run.id, options.seed, progress), say)
+            verify_winners(tasks, store, conditions, pool, run.id, say)
+        noise = tuple(NoiseEntry(at_s=p.at_s - began, drift=p.drift) for p in pool.noise.points)
+        entry = _run_entry(run.id, options.seed, progress, noise, profile.seconds())
+        manifest = deliver(model, session, folder, entry, say)
         status = RunStatus.FINISHED
         return manifest
     except KeyboardInterrupt:
@@ -91,7 +97,9 @@ def _goes_on(earlier: Run, spec: RunSpec, options: RunOptions) -> bool:
     return before == spec.settings or (before.get("tasks") == options.tasks and left)
 
 
-def _run_entry(run_id: int, seed: int, progress: Progress) -> RunEntry:
+def _run_entry(
+    run_id: int, seed: int, progress: Progress, noise: tuple[NoiseEntry, ...], own_s: dict[str, float]
+) -> RunEntry:
     return RunEntry(
         id=run_id,
         seed=seed,
@@ -99,4 +107,6 @@ def _run_entry(run_id: int, seed: int, progress: Progress) -> RunEntry:
         elapsed_s=progress.elapsed_s,
         failures=dict(progress.failures),
         curve=tuple(progress.curve),
+        noise=noise,
+        own_s=own_s,
     )

@@ -16,11 +16,12 @@ from autotune.allocation import TaskProgress, next_task
 from autotune.frontends.graph import Model
 from autotune.manifest import CurvePoint
 from autotune.measure.pool import Pool, ReferenceFailed
+from autotune.profile import Profile
 from costmodels.trees import TreeCostModel
 from db.store import Store
 from db.values import Run
 from search.errors import AutotuneError, UnsupportedWorkload
-from search.problem import Conditions, Measurement, Task
+from search.problem import Conditions, ErrorKind, MeasureError, Measurement, Task, Workload
 from search.searchers.base import Searcher
 from search.searchers.evolutionary import EvolutionarySearcher
 from search.spaces.trace import TraceSpace
@@ -97,6 +98,7 @@ class Tuner:
     Args:
         tasks: Which of the model's tasks to tune.
         observe: Called after each measurement and before each longer step.
+        profile: Told where the time goes.
     """
 
     def __init__(
@@ -108,12 +110,14 @@ class Tuner:
         store: Store,
         budget: Budget,
         observe: Observer = lambda progress: None,
+        profile: Profile | None = None,
     ) -> None:
+        self._profile = profile or Profile()
         self._target = target
         self._conditions = conditions
         self._store = store
         self._observe = observe
-        self._cost_model = TreeCostModel()
+        self._cost_model = TreeCostModel(span=self._profile.span)
         self._searchers: dict[str, Searcher] = {}
         self.progress = Progress([TaskProgress(t, self._floor_s(t)) for t in tasks], budget)
 
@@ -133,10 +137,11 @@ class Tuner:
             if task is None:
                 break
             for measurement in self._round(task, pool):
-                self._store.add_measurements(run.id, self._conditions, [measurement])
                 progress.trials += 1
                 progress.elapsed_s = progress.earlier_s + time.monotonic() - started
-                self._store.beat(run.id, progress.elapsed_s, progress.trials)
+                with self._profile.span("database"):
+                    self._store.add_measurements(run.id, self._conditions, [measurement])
+                    self._store.beat(run.id, progress.elapsed_s, progress.trials)
                 self._note(task, measurement)
                 self._observe(progress)
             task.end_round()
@@ -153,7 +158,7 @@ class Tuner:
                 self._give_up(task, error)
                 continue
             searcher = EvolutionarySearcher(space, self._cost_model, seed)
-            known = self._store.measurements(workload.hash, self._conditions, space.name)
+            known = self._known(workload, space.name)
             searcher.update(known)
             self._cost_model.add(workload, known)
             for measurement in known:
@@ -163,17 +168,31 @@ class Tuner:
             self.progress.records += len(known)
             self._searchers[workload.hash] = searcher
 
+    def _known(self, workload: Workload, space: str) -> list[Measurement]:
+        """What the database holds; what was found wrong since, under whichever conditions, as failed."""
+        with self._profile.span("database"):
+            wrong = self._store.wrong(workload.hash, self._conditions.target)
+            known = self._store.measurements(workload.hash, self._conditions, space)
+        error = MeasureError(ErrorKind.WRONG_OUTPUT, "found wrong when it was verified")
+        elsewhere = wrong.keys() - {m.candidate.hash for m in known}
+        return [
+            Measurement(m.candidate, error=error) if m.candidate.hash in wrong and not m.error else m
+            for m in known
+        ] + [Measurement(wrong[h], error=error) for h in sorted(elsewhere) if wrong[h].space == space]
+
     def _round(self, task: TaskProgress, pool: Pool) -> Iterator[Measurement]:
         """Measures the next candidates of a task; its searcher learns at the end, even of half a round."""
         workload = task.task.workload
         searcher = self._searchers[workload.hash]
         self._say(f"choosing candidates of {task.task.name}")
-        candidates = searcher.suggest(self._round_size(task))
+        with self._profile.span("search"):
+            candidates = searcher.suggest(self._round_size(task))
         task.exhausted = not candidates
         measured: list[Measurement] = []
         self._say(f"measuring {task.task.name}")
         try:
-            for measurement in pool.measure(workload, candidates, task.latency_s, task.floor_s):
+            rival_s = task.best.samples_s if task.best else ()
+            for measurement in pool.measure(workload, candidates, rival_s, task.floor_s):
                 measured.append(measurement)
                 yield measurement
                 if not self.progress.budget.left(self.progress.trials, self.progress.elapsed_s):
@@ -181,8 +200,9 @@ class Tuner:
         except ReferenceFailed as error:
             self._give_up(task, error)
         finally:
-            searcher.update(measured)
-            self._cost_model.add(workload, measured)
+            with self._profile.span("search"):
+                searcher.update(measured)
+                self._cost_model.add(workload, measured)
 
     def _give_up(self, task: TaskProgress, error: AutotuneError) -> None:
         """Leaves a task as it is; the others go on."""

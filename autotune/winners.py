@@ -1,10 +1,11 @@
-"""Which candidate of each task goes into the artifact: the fastest that is proven right and faster."""
+"""From measured candidates to verified winners, and back out of the database."""
 
 from collections.abc import Callable, Sequence
 
 from autotune.measure.pool import Pool
 from autotune.measure.protocol import Done
-from autotune.measure.statistics import Verdict, probability_faster, verdict
+from autotune.measure.sequential import Outcome
+from autotune.session import DECIDING_CACHE
 from db.store import Store
 from search.problem import (
     Candidate,
@@ -18,7 +19,10 @@ from search.problem import (
 )
 
 CANDIDATES = 5  # of a task, tried in the order of their latency
+CHALLENGERS = 2  # compared with the one in front of them
+CLOSE = 1.05  # times the best latency: measured alone, slower ones are slower
 EVERY = 1 << 30
+_PROVES_NOTHING = (ErrorKind.CRASH, ErrorKind.RUN_TIMEOUT, ErrorKind.BUILD_TIMEOUT, ErrorKind.OUT_OF_MEMORY)
 
 
 def verify_winners(
@@ -29,57 +33,104 @@ def verify_winners(
     run_id: int,
     observe: Callable[[str], None] = lambda text: None,
 ) -> None:
-    """Verifies the best candidates of each task until one passes; results go to the store.
+    """Finds the winner of each task among its best candidates and verifies it; results go to the store.
 
-    What passed before, or was wrong, is not verified again; what was only not faster gets another chance.
+    What passed before keeps its place until a faster one is shown to be so in pairs. What was wrong is not
+    tried again; what was only not faster than plain loops gets another chance.
     """
     for task in tasks:
-        hash_ = task.workload.hash
-        passed = {v.candidate.hash for v in store.verifications(hash_, conditions) if v.correct and v.faster}
-        for measurement in store.best(hash_, conditions, CANDIDATES):
-            if measurement.candidate.hash in passed:
-                break
-            observe(task.name)
-            verification = verify(task.workload, measurement.candidate, pool, seed=run_id)
+        _Contest(task, store, conditions, pool, run_id, observe).hold()
+
+
+class _Contest:
+    """Finds the winner of one task."""
+
+    def __init__(
+        self,
+        task: Task,
+        store: Store,
+        conditions: Conditions,
+        pool: Pool,
+        run_id: int,
+        observe: Callable[[str], None],
+    ) -> None:
+        self._task = task
+        self._store = store
+        self._conditions = conditions
+        self._pool = pool
+        self._run_id = run_id
+        self._observe = observe
+
+    def hold(self) -> None:
+        standing = winner_of(self._task, self._store, self._conditions)
+        ranked = self._store.best(self._task.workload.hash, self._conditions, CANDIDATES)
+        for number, front in enumerate(ranked):
+            if standing and not self._beats(front.candidate, standing[0].candidate):
+                return
+            champion = self._champion(front, ranked[number + 1 :])
+            if standing and champion == standing[0].candidate:
+                return
+            self._observe(f"verifying {self._task.name}")
+            verification = verify(self._task.workload, champion, self._pool, self._run_id)
             if verification is None:
                 continue
-            store.add_verification(run_id, conditions, verification)
+            self._store.add_verification(self._run_id, self._conditions, verification)
             if verification.correct and verification.faster:
-                break
+                return
+
+    def _champion(self, front: Measurement, others: Sequence[Measurement]) -> Candidate:
+        """The best of those whose times lie too close to tell."""
+        champion = front.candidate
+        close = [m for m in others if m.latency_s < CLOSE * front.latency_s]
+        for challenger in close[:CHALLENGERS]:
+            if self._beats(challenger.candidate, champion):
+                champion = challenger.candidate
+        return champion
+
+    def _beats(self, challenger: Candidate, champion: Candidate) -> bool:
+        """Whether pairs of times show it; the one that stands stays where they do not."""
+        if challenger == champion:
+            return False
+        self._observe(f"comparing the best of {self._task.name}")
+        test = self._pool.compare(self._task.workload, challenger, champion, self._run_id, DECIDING_CACHE)
+        return not isinstance(test, MeasureError) and test.outcome is Outcome.FIRST
 
 
 def verify(workload: Workload, candidate: Candidate, pool: Pool, seed: int) -> Verification | None:
-    """Compares a candidate with the untuned schedule: outputs, then paired times.
+    """Compares a candidate with the reference and with plain loops: outputs, then paired times.
 
-    None where the worker died or ran out of time, which proves nothing against the candidate.
+    None where the process died or ran out of time, which proves nothing against the candidate.
     """
-    reply = pool.verify(workload, candidate, seed)
-    if isinstance(reply, MeasureError) and reply.kind in (ErrorKind.CRASH, ErrorKind.RUN_TIMEOUT):
-        return None
-    if not isinstance(reply, Done):
-        return Verification(candidate, False, float("inf"), 0.0, text=f"{reply.kind}: {reply.text}")
-    estimate = probability_faster(reply.samples_s, reply.before_s)
-    correct = reply.max_error <= reply.tolerance
-    faster = verdict(*estimate[1:]) is not Verdict.NOT_SIGNIFICANT
-    text = ""
-    if not correct:
-        text = f"wrong output: error {reply.max_error:.2e}, tolerance {reply.tolerance:.2e}"
-    elif not faster:
-        text = "not faster than the untuned schedule"
-    error, allowed = reply.max_error, reply.tolerance
+    checked = pool.check(workload, candidate, seed)
+    if not isinstance(checked, Done):
+        return _failure(candidate, checked)
+    error, allowed = checked.max_error, checked.tolerance
+    if error > allowed:
+        text = f"wrong output: error {error:.2e}, tolerance {allowed:.2e}"
+        return Verification(candidate, False, error, allowed, text=text)
+    test = pool.compare(workload, candidate, None, seed, DECIDING_CACHE)
+    if isinstance(test, MeasureError):
+        return _failure(candidate, test)
+    seen = test.comparison()
+    faster = test.outcome is Outcome.FIRST
     return Verification(
-        candidate, correct, error, allowed, reply.before_s, reply.samples_s, faster, estimate, text
-    )
+        candidate, True, error, allowed, tuple(test.second_s), tuple(test.first_s), faster,
+        (seen.p_faster, seen.low, seen.high), "" if faster else "not faster than plain loops", DECIDING_CACHE,
+    )  # fmt: skip
+
+
+def _failure(candidate: Candidate, reply: object) -> Verification | None:
+    if isinstance(reply, MeasureError) and reply.kind not in _PROVES_NOTHING:
+        return Verification(candidate, False, float("inf"), 0.0, text=f"{reply.kind}: {reply.text}")
+    return None
 
 
 def winner_of(task: Task, store: Store, conditions: Conditions) -> tuple[Verification, Measurement] | None:
-    """The fastest candidate that passed, and its measurements; None where none did."""
-    passed = {
-        v.candidate.hash: v
-        for v in reversed(store.verifications(task.workload.hash, conditions))
-        if v.correct and v.faster
-    }
-    for measurement in store.best(task.workload.hash, conditions, EVERY if passed else 0):
-        if measurement.candidate.hash in passed:
-            return passed[measurement.candidate.hash], measurement
-    return None
+    """The last candidate that passed, having beaten those before it, and its measurements."""
+    proofs: dict[str, Verification] = {}  # the newest of each candidate
+    for proof in store.verifications(task.workload.hash, conditions):
+        proofs.setdefault(proof.candidate.hash, proof)
+    passed = [p for p in proofs.values() if p.correct and p.faster]
+    ranked = store.best(task.workload.hash, conditions, EVERY if passed else 0)
+    measured = {m.candidate.hash: m for m in ranked}
+    return next(((p, measured[p.candidate.hash]) for p in passed if p.candidate.hash in measured), None)

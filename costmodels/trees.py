@@ -6,7 +6,9 @@ latency known of a workload over the candidate's, between 0 (failed) and 1 (best
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,8 @@ from costmodels.encodings.decisions import Signature, encode, signature
 from search.problem import Measurement, Workload
 from search.space import Draft
 
+Span = Callable[[Literal["features", "model"]], AbstractContextManager[None]]
+
 MIN_ROWS = 16  # measurements of a signature before anything is predicted
 MAX_ROWS = 4000  # newest measurements of a signature that are learnt from: keeps a fit under a second
 
@@ -26,10 +30,14 @@ class TreeCostModel:
 
     >>> model.add(workload, measurements)         # doctest: +SKIP
     >>> model.score(workload, drafts)             # doctest: +SKIP
+
+    Args:
+        span: Makes the context in which ``"features"`` are computed and the ``"model"`` works.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, span: Span = lambda phase: nullcontext()) -> None:
         self._seed = seed
+        self._span = span
         self._rows: dict[Signature, list[tuple[Workload, Measurement]]] = defaultdict(list)
         self._best: dict[str, float] = {}
         self._regressors: dict[Signature, HistGradientBoostingRegressor] = {}
@@ -50,7 +58,7 @@ class TreeCostModel:
             groups[signature(draft)].append(n)
         scores = np.full(len(drafts), np.nan)
         # One thread: the tables are small, and OpenMP's barriers take seconds beside busy workers.
-        with threadpool_limits(1, user_api="openmp"):
+        with self._span("model"), threadpool_limits(1, user_api="openmp"):
             for kind, places in groups.items():
                 regressor = self._regressor(kind)
                 if regressor is not None:
@@ -60,10 +68,10 @@ class TreeCostModel:
         # What nothing is known of counts as average, so that it is tried at times.
         return np.where(np.isnan(scores), np.nanmedian(scores), scores)
 
-    @staticmethod
-    def _encode(workload: Workload, drafts: Sequence[Draft]) -> NDArray[np.float64]:
-        about = np.log2([1 + workload.flop, 1 + workload.bytes, workload.reduction])
-        return np.concatenate([encode(drafts), np.tile(about, (len(drafts), 1))], axis=1)
+    def _encode(self, workload: Workload, drafts: Sequence[Draft]) -> NDArray[np.float64]:
+        with self._span("features"):
+            about = np.log2([1 + workload.flop, 1 + workload.bytes, workload.reduction])
+            return np.concatenate([encode(drafts), np.tile(about, (len(drafts), 1))], axis=1)
 
     def _regressor(self, kind: Signature) -> HistGradientBoostingRegressor | None:
         if kind in self._stale and len(self._rows[kind]) >= MIN_ROWS:

@@ -157,6 +157,11 @@ class Store:
 
     # Proof and product
 
+    def wrong(self, workload: str, target: str) -> dict[str, Candidate]:
+        """Candidates, by hash, whose output was found wrong on this target, on whichever hardware."""
+        with self._database.reading() as session:
+            return winners.wrong(session, workload, target)
+
     def add_verification(
         self, run_id: int | None, conditions: Conditions, verification: Verification
     ) -> None:

@@ -14,7 +14,7 @@ from db import schema
 from db.records import add_candidates
 from db.rows import chunks, conditions_row, known_id, recorded, to_candidate
 from db.values import Artifact
-from search.problem import Cache, Conditions, Measurement, Verification
+from search.problem import Cache, Candidate, Conditions, ErrorKind, Measurement, Verification
 
 
 def best(session: Session, workload: str, conditions: Conditions, n: int) -> list[Measurement]:
@@ -41,6 +41,16 @@ def best(session: Session, workload: str, conditions: Conditions, n: int) -> lis
         for row in session.scalars(select(schema.Candidate).where(schema.Candidate.id.in_(some)))
     }
     return [Measurement(candidates[id], tuple(samples[id]), None, *newest[id]) for id in fastest]
+
+
+def wrong(session: Session, workload: str, target: str) -> dict[str, Candidate]:
+    W, C, V, M = schema.Workload, schema.Candidate, schema.Verification, schema.Measurement
+    kinds = (ErrorKind.WRONG_OUTPUT, ErrorKind.OUT_OF_BOUNDS)
+    disproved = select(V.candidate_id).where(V.target == target, V.correct.is_(False))
+    refused = select(M.candidate_id).where(M.target == target, M.error_kind.in_(kinds))
+    of_workload = select(C).join(W, W.id == C.workload_id).where(W.hash == workload)
+    rows = session.scalars(of_workload.where(C.id.in_(disproved.union(refused)))).all()
+    return {row.hash: to_candidate(row, workload) for row in rows}
 
 
 def add_verification(

@@ -12,13 +12,19 @@ from autotune.bench.process import Process
 from autotune.bench.protocol import Enter, Entered, Failure, Sample
 from autotune.bench.result import Comparison, Entry, Status
 from autotune.measure.check import relative_error
-from autotune.measure.statistics import bootstrap_interval, probability_faster, speed_ratio, verdict
+from autotune.measure.statistics import (
+    FEWEST_PAIRS,
+    bootstrap_interval,
+    probability_faster,
+    speed_ratio,
+    verdict,
+)
 
 _AGREES = 1e-3  # of the largest output: float32 summed in another order stays far below, other models above
 _SAMPLE_S = 5e-3
 _SLOW_S = 0.5  # a run that takes longer, and longer than _SLOW times the fastest contestant's, is slow:
 _SLOW = 3.0
-_SLOW_ROUNDS = 6  # it takes part in so many rounds, the fewest that can show a difference,
+# it takes part in as many rounds as can show a difference,
 _FEWEST_ROUNDS = 3  # or in fewer where time is short
 
 
@@ -139,7 +145,7 @@ def _plan(players: Sequence[Player], rounds: int, limit_s: float) -> dict[Player
         return min(most, max(_FEWEST_ROUNDS, int(spare_s / cost_s) if cost_s else most))
 
     total = fitting(limit_s - _FEWEST_ROUNDS * slow_s, fast_s, rounds)
-    few = fitting(limit_s - total * fast_s, slow_s, min(_SLOW_ROUNDS, total))
+    few = fitting(limit_s - total * fast_s, slow_s, min(FEWEST_PAIRS, total))
     return {p: (few if p in slow else total, total) for p in players}
 
 
@@ -167,6 +173,6 @@ def _compare(ours_s: dict[int, float], theirs_s: dict[int, float], seed: int) ->
     if not shared:
         return None
     pairs = [ours_s[r] for r in shared], [theirs_s[r] for r in shared]
-    p_faster, low, high = probability_faster(*pairs, seed=seed)
+    p_faster, low, high = probability_faster(*pairs)
     shown = verdict(low, high) if p_faster >= 0.5 else verdict(1 - high, 1 - low)
     return Comparison(*speed_ratio(*pairs, seed=seed), p_faster, low, high, len(shared), shown)

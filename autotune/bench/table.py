@@ -5,9 +5,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from autotune.bench.result import BenchResult, Comparison, Entry, Status
-from autotune.measure.statistics import Verdict
+from autotune.measure.statistics import FEWEST_PAIRS, Verdict
 
-_FEWEST_PAIRS = 6  # with fewer no interval of P(ours faster) can leave 0.5 out
 _QUIET = 0.05  # of the CPUs, for other programs: more, and thread pools that spin wait for whole time slices
 _BUSY = (
     "Other programs used {share:.0%} of the CPUs. Peers whose threads wait for each other suffer most from "
@@ -69,7 +68,7 @@ def _ratio(versus: Comparison | None) -> str:
 def _verdict(versus: Comparison | None) -> str:
     if versus is None:
         return ""
-    if versus.pairs < _FEWEST_PAIRS:
+    if versus.pairs < FEWEST_PAIRS:
         return "too few rounds"
     if versus.verdict is Verdict.NOT_SIGNIFICANT:
         return "not significant"

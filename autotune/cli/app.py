@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autotune.cli import bench, build, database, run, tasks
+from autotune.cli import bench, build, database, doctor, run, tasks
 from search.errors import AutotuneError
 
 INTERRUPTED = 130
@@ -26,6 +26,7 @@ app.command("run")(run.run)
 app.command("tasks")(tasks.tasks)
 app.command("compile")(build.compile_command)
 app.command("bench")(bench.bench)
+app.command("doctor")(doctor.doctor)
 app.add_typer(database.app, name="db")
 
 

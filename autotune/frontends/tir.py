@@ -10,10 +10,8 @@ from autotune.frontends.model import Array, ModelInput, SourceModel
 from autotune.measure.check import poisoned_output
 from search.spaces.tir import workload_from_tir
 
-
 _LAYOUT_FREE = "layout_free_buffers"
-"""Says that weights may be packed beforehand. Of a kernel alone they are not known beforehand, so that packing
-would be part of each run."""
+"""Says that weights may be packed beforehand; for a kernel alone, packing them would be part of each run."""
 
 
 def from_tensors(tensors: Sequence[te.Tensor], name: str | None = None) -> SourceModel:

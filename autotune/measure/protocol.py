@@ -1,57 +1,108 @@
-"""What the pool and its workers say to each other: plain values, pickled over a socket."""
+"""What the pool and its processes say to each other: plain values, pickled over a socket."""
 
 from dataclasses import dataclass
 
-from search.problem import MeasureError, Workload
+from search.problem import Cache, MeasureError, Workload
+
+UNTUNED = ""
+"""In place of a trace: the kernel's plain loops."""
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Make a copy of yourself, which answers on the socket that is sent after this, and say its pid.
+
+    Attributes:
+        cpus: What the copy may run on; empty for all that it may now.
+        memory: Bytes that it may allocate beyond what it has.
+    """
+
+    cpus: tuple[int, ...]
+    memory: int
+
+
+@dataclass(frozen=True)
+class End:
+    """Kill a copy of yours and say how it ended."""
+
+    pid: int
 
 
 @dataclass(frozen=True)
 class Prepare:
-    """Make inputs and the reference output of a workload, ahead of its candidates."""
+    """Take up a workload: its inputs, and room for the reference output that copies share."""
 
     workload: Workload
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Compute the reference output of the workload, with plain loops in double precision."""
 
 
 @dataclass(frozen=True)
 class Build:
-    """Compile a candidate and keep it under ``key``."""
+    """Compile a candidate of the workload and keep it under ``key``."""
 
     key: int
-    workload: Workload
     trace: str
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Time the fixed kernel whose time says how quiet the machine is."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """Run, check and time what was built under ``key``, and forget it.
+    """Run, check and time what was built under ``key``.
 
     Attributes:
-        incumbent_s: Best latency so far; timing ends early for a candidate that is far from it.
+        rival_s: Samples of the best candidate so far; timing ends when this one cannot win any more.
         fastest_s: No honest run can be faster than this.
     """
 
     key: int
-    incumbent_s: float
+    rival_s: tuple[float, ...]
     fastest_s: float
 
 
 @dataclass(frozen=True)
-class Verify:
-    """Compare a candidate with the untuned schedule: output on several inputs, then paired timing.
+class Check:
+    """Compare the outputs of what was built under ``key`` with the reference on inputs of every kind."""
+
+    key: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Time two built candidates in pairs, with fresh inputs, and fresh addresses and order for each pair.
 
     Attributes:
-        seed: Of the inputs, which no run before has seen.
-        pairs: How many pairs of runs to take, fewer, but six, where they take over ``limit_s``.
+        count: Of pairs.
     """
 
-    workload: Workload
-    trace: str
+    first: int
+    second: int
+    count: int
     seed: int
-    pairs: int
-    limit_s: float
+    cache: Cache
 
 
-Request = Prepare | Build | Run | Verify
+Request = Fork | End | Prepare | Reference | Build | Probe | Run | Check | Pairs
+
+
+@dataclass(frozen=True)
+class Forked:
+    pid: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended, for people."""
+
+    text: str
 
 
 @dataclass(frozen=True)
@@ -59,19 +110,19 @@ class Done:
     """Success.
 
     Attributes:
-        samples_s: Times of a run; of ``Verify``, the candidate's.
-        before_s: Of ``Verify``: times of the untuned schedule, paired with ``samples_s``.
+        samples_s: Times of ``Run`` and ``Probe``; of ``Pairs``, those of the first candidate.
+        rival_s: Of ``Pairs``: times of the second candidate.
         elapsed_s: How long the request took.
-        max_error: Of ``Run`` and ``Verify``: largest relative difference from the reference; of several
+        max_error: Of ``Run`` and ``Check``: largest relative difference from the reference; of several
             sets of inputs, that of the set where it comes closest to what is allowed.
         tolerance: What is allowed there.
     """
 
     samples_s: tuple[float, ...] = ()
-    before_s: tuple[float, ...] = ()
+    rival_s: tuple[float, ...] = ()
     elapsed_s: float = 0.0
     max_error: float = 0.0
     tolerance: float = 0.0
 
 
-Reply = Done | MeasureError
+Reply = Forked | Ended | Done | MeasureError

@@ -3,19 +3,22 @@
 The comparison is that of Bouthillier et al., Accounting for Variance in Machine Learning Benchmarks (MLSys
 2021), section 5: estimate P(A > B), the probability that a run of A beats a paired run of B, with a bootstrap
 interval, and ask of it to be more than chance (significant) and more than gamma = 0.75 (meaningful). By
-Noether's formula (their appendix C) 29 pairs suffice for error rates of 5 % at that gamma.
+Noether's formula (their appendix C) 29 pairs suffice for error rates of 5 % at that gamma; where fewer do,
+``autotune.measure.sequential`` tells.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 CONFIDENCE = 0.95
 RESAMPLES = 2000  # enough for two digits of an interval's ends
 PAIRS = 29  # suffice for a verdict, see above
+FEWEST_PAIRS = 6  # that can show a difference: the interval of 6 wins in 6 begins at 0.54, of 5 in 5 at 0.48
 CHANCE = 0.5
 MEANINGFUL = 0.75  # the paper's gamma
 
@@ -40,9 +43,7 @@ def bootstrap_interval(
     return _percentiles(statistic(values[_resampled(values.size, seed)], axis=-1), confidence)
 
 
-def speed_ratio(
-    ours_s: Sequence[float], theirs_s: Sequence[float], seed: int = 0
-) -> tuple[float, float, float]:
+def speed_ratio(ours_s: ArrayLike, theirs_s: ArrayLike, seed: int = 0) -> tuple[float, float, float]:
     """Their median time over ours (over 1: we are faster) with its 95 % bootstrap interval over the pairs."""
     ours, theirs = _paired(ours_s, theirs_s)
     picked = _resampled(ours.size, seed)
@@ -50,26 +51,44 @@ def speed_ratio(
     return float(np.median(theirs) / np.median(ours)), *_percentiles(ratios, CONFIDENCE)
 
 
-def probability_faster(
-    ours_s: Sequence[float], theirs_s: Sequence[float], seed: int = 0
-) -> tuple[float, float, float]:
+def wins(ours_s: ArrayLike, theirs_s: ArrayLike) -> Floats:
+    """Of each pair: 1 where ours took less time, 0 where theirs did, 1/2 where they tie."""
+    ours, theirs = _paired(ours_s, theirs_s)
+    return np.where(ours == theirs, 0.5, ours < theirs)
+
+
+def probability_faster(ours_s: ArrayLike, theirs_s: ArrayLike, seed: int = 0) -> tuple[float, float, float]:
     """P(a run of ours takes less time than the paired run of theirs) with its 95 % bootstrap interval.
 
-    Ties count half. Where one side wins every pair, resampling shows no spread however few the pairs are, so
-    that end of the interval is the exact one of Clopper and Pearson (1934): 0.54 with 6 pairs, 0.88 with 29.
+    Args:
+        seed: Without effect, for the interval is exact.
 
     Returns:
         Estimate, lower end, upper end.
     """
-    ours, theirs = _paired(ours_s, theirs_s)
-    wins = np.where(ours == theirs, 0.5, ours < theirs)
-    low, high = bootstrap_interval(wins.tolist(), np.mean, seed=seed)
-    exact = ((1 - CONFIDENCE) / 2) ** (1 / wins.size)
-    if wins.min() == 1:
-        low = exact
-    if wins.max() == 0:
-        high = 1 - exact
-    return float(wins.mean()), low, high
+    won = wins(ours_s, theirs_s)
+    return float(won.mean()), *share_interval(float(won.sum()), won.size)
+
+
+def share_interval(won: float, pairs: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Percentile bootstrap interval of the share of pairs won, exactly: what endless resampling would give.
+
+    The wins among n resampled pairs are binomial, so its ends are quantiles of Binomial(n, won / n): the
+    ideal bootstrap (Efron and Tibshirani, An Introduction to the Bootstrap, 1993). A tie is half a win for
+    each; an odd one counts against whichever side an end speaks for, so ties never help. However few the
+    pairs are, resampling a clean sweep shows no spread: so no interval says more than the exact one of a
+    sweep (Clopper and Pearson 1934), which begins at 0.54 with 6 pairs, at 0.88 with 29.
+    """
+    low, low_of_losses = (_low_end(math.floor(w), pairs, confidence) for w in (won, pairs - won))
+    return low, 1 - low_of_losses
+
+
+def binomial(count: int, p: float) -> Floats:
+    """Probabilities of 0, 1, ... ``count`` wins, each of probability 0 < ``p`` < 1."""
+    k = np.arange(count)
+    logs = np.append(0.0, np.cumsum(np.log((count - k) / (k + 1) * p / (1 - p))))
+    weights = np.exp(logs - logs.max())
+    return np.asarray(weights / weights.sum())
 
 
 def verdict(low: float, high: float) -> Verdict:
@@ -82,10 +101,21 @@ def verdict(low: float, high: float) -> Verdict:
     return Verdict.SIGNIFICANT if high <= MEANINGFUL else Verdict.MEANINGFUL
 
 
-def _paired(ours_s: Sequence[float], theirs_s: Sequence[float]) -> tuple[Floats, Floats]:
-    ours, theirs = (np.asarray(s, dtype=np.float64) for s in (ours_s, theirs_s))
+def _low_end(won: int, pairs: int, confidence: float) -> float:
+    tail = (1 - confidence) / 2
+    sweep = float(tail ** (1 / pairs))
+    if won in (0, pairs):
+        return sweep if won else 0.0
+    quantile = np.searchsorted(np.cumsum(binomial(pairs, won / pairs)), tail)
+    return min(int(quantile) / pairs, sweep)
+
+
+def _paired(ours_s: ArrayLike, theirs_s: ArrayLike) -> tuple[Floats, Floats]:
+    ours, theirs = (np.atleast_1d(np.asarray(s, dtype=np.float64)) for s in (ours_s, theirs_s))
     if ours.shape != theirs.shape or not ours.size:
         raise ValueError(f"expected as many samples of both, at least one, not {ours.size} and {theirs.size}")
+    if np.isnan(ours).any() or np.isnan(theirs).any():
+        raise ValueError("expected seconds, not NaN")
     return ours, theirs
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from autotune.manifest import Manifest, TaskEntry
 from autotune.report.spread import Estimate, estimate_medians
+from autotune.report.tuning import NoiseFacts, PhaseFacts, find_noise, find_phases
 
 NO_REASON = "nothing usable was found"
 
@@ -75,6 +76,8 @@ class Facts:
         latency: Seconds of one run of the artifact.
         before: Seconds of the untuned model, as the sum over its kernels.
         paired: None where no kernel was timed both ways.
+        noise: None where the machine's noise was not probed.
+        phases: Where the tuner's own time went; empty where it is not known.
     """
 
     manifest: Manifest
@@ -82,6 +85,8 @@ class Facts:
     latency: Estimate | None
     before: Estimate | None
     paired: Paired | None
+    noise: NoiseFacts | None
+    phases: tuple[PhaseFacts, ...]
 
     @property
     def speedup(self) -> Estimate | None:
@@ -124,7 +129,8 @@ def find_facts(manifest: Manifest) -> Facts:
     before = None
     if manifest.untuned_s is not None:
         before = _sum(t.before_total for t in tasks) or Estimate.exact(manifest.untuned_s)
-    return Facts(manifest, tuple(tasks), latency, before, _paired(tasks))
+    noise, phases = find_noise(manifest.run), find_phases(manifest.run)
+    return Facts(manifest, tuple(tasks), latency, before, _paired(tasks), noise, phases)
 
 
 def _task_facts(task: TaskEntry, peak: float | None, rng: np.random.Generator) -> TaskFacts:

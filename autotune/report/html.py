@@ -9,9 +9,10 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from autotune.manifest import Manifest
+from autotune.measure.noise import NOISY
 from autotune.report import numbers
 from autotune.report.facts import Facts, find_facts
-from autotune.report.plots import curve_plot, share_plot
+from autotune.report.plots import curve_plot, noise_plot, share_plot
 from autotune.report.spread import RESAMPLES, Estimate, interval
 
 if TYPE_CHECKING:
@@ -26,6 +27,17 @@ _FAILURES = {
     "crash": "it took the worker process down",
     "wrong_output": "its output differs from the reference",
     "implausible": "it was faster than the hardware can be",
+}
+_PHASES = {
+    "search": "choosing candidates",
+    "features": "cost model: describing candidates",
+    "model": "cost model: learning and predicting",
+    "build": "compiling candidates",
+    "run": "checking and timing candidates",
+    "database": "reading and writing records",
+    "idle": "waiting for a quiet machine",
+    "other": "everything else, such as starting processes and verifying the winners",
+    "profiler": "measuring these times",
 }
 _PROBES = {
     "peak_gflops_f32": ("Peak, float32", "GFLOP/s"),
@@ -63,6 +75,9 @@ def _render(facts: Facts, bench: "BenchResult | None") -> str:
         interval=interval,
         resamples=RESAMPLES,
         curve=Markup(curve_plot(m.run, _middle(facts.before), _middle(facts.latency))),
+        noise=Markup(noise_plot(m.run.noise)),
+        noisy=NOISY,
+        phase_texts=_PHASES,
         shares=Markup(share_plot(facts.tasks)),
         failures=sorted(m.run.failures.items(), key=lambda item: -item[1]),
         failure_texts=_FAILURES,

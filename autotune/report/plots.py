@@ -1,8 +1,6 @@
-"""Plots as SVG text for the page: its own font, and colours that follow the page from light to dark."""
+"""The page's plots: latency and noise while tuning, and each task's share of the model's time."""
 
-import io
-import re
-import warnings
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -11,40 +9,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from autotune.manifest import CurvePoint, RunEntry
+from autotune.manifest import CurvePoint, NoiseEntry, RunEntry
+from autotune.measure.noise import NOISY
 from autotune.report.facts import TaskFacts
-from autotune.report.numbers import latency, percent, plain, shorten
+from autotune.report.numbers import latency, percent, plain, ratio, shorten
+from autotune.report.svg import AFTER, BAD, BEFORE, INK, MUTED, STYLE, WIDTH_IN, to_svg
 
-_INK, _MUTED, _LINE, _BEFORE, _AFTER = "#010101", "#020202", "#030303", "#040404", "#050505"
-_VARIABLES = {_INK: "ink", _MUTED: "muted", _LINE: "line", _BEFORE: "before", _AFTER: "after"}
-"""Stand-ins that Matplotlib draws with, and the variables of the page's style that replace them."""
-
-_WIDTH_IN = 9.6
 _MAX_BARS = 20
 _LABEL_CHARS = 38
 _LOG_FROM = 4.0  # largest over smallest: below, a linear axis from zero says more
 _TIME_UNITS = ((3600.0, "hours"), (60.0, "minutes"))
-
-_STYLE = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.edgecolor": _LINE,
-    "axes.labelcolor": _MUTED,
-    "axes.facecolor": "none",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "grid.color": _LINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": _LINE,
-    "ytick.color": _LINE,
-    "xtick.labelcolor": _MUTED,
-    "ytick.labelcolor": _INK,
-    "legend.frameon": False,
-}
+_DOTS_ACROSS, _DOTS_UP = 250, 40  # that a plot of probes can show side by side
 
 
 def curve_plot(run: RunEntry, untuned_s: float | None, measured_s: float | None) -> str:
@@ -59,11 +34,11 @@ def curve_plot(run: RunEntry, untuned_s: float | None, measured_s: float | None)
         return ""
     seconds = [p.latency_s for p in points]
     spent_s = max(run.elapsed_s, points[-1].elapsed_s)
-    unit_s, unit = next((u for u in _TIME_UNITS if spent_s >= 2 * u[0]), (1.0, "seconds"))
-    levels = [(untuned_s, _BEFORE, "--", "untuned"), (measured_s, _INK, ":", "artifact, measured as a whole")]
+    unit_s, unit = _time_unit(spent_s)
+    levels = [(untuned_s, BEFORE, "--", "untuned"), (measured_s, INK, ":", "artifact, measured as a whole")]
     known = [(y, color, style, label) for y, color, style, label in levels if y is not None]
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_IN, 3.2), layout="constrained")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_IN, 3.2), layout="constrained")
         over_time, over_trials = figure.subplots(1, 2, sharey=True)
         _draw_curve(over_time, [*(p.elapsed_s / unit_s for p in points), spent_s / unit_s], seconds)
         _draw_curve(over_trials, [*(p.trials for p in points), max(run.trials, points[-1].trials)], seconds)
@@ -74,7 +49,11 @@ def curve_plot(run: RunEntry, untuned_s: float | None, measured_s: float | None)
         over_trials.set(xlabel="trials")
         _scale_latency(over_time, [*seconds, *(y for y, *_ in known)])
         figure.legend(*over_time.get_legend_handles_labels(), loc="outside upper left", ncols=3)
-        return _svg(figure, "Latency of the model over tuning time and over trials")
+        return to_svg(figure, "Latency of the model over tuning time and over trials")
+
+
+def _time_unit(spent_s: float) -> tuple[float, str]:
+    return next((u for u in _TIME_UNITS if spent_s >= 2 * u[0]), (1.0, "seconds"))
 
 
 def _steps(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
@@ -84,8 +63,8 @@ def _steps(curve: Sequence[CurvePoint]) -> list[CurvePoint]:
 
 def _draw_curve(axes: Axes, xs: Sequence[float], seconds: Sequence[float]) -> None:
     """Steps from each of ``xs`` to the next; the last is the end of the run."""
-    axes.step(xs, [*seconds, seconds[-1]], where="post", color=_AFTER, label="best so far, sum over kernels")
-    axes.plot(xs[-1:], seconds[-1:], ".", color=_AFTER)
+    axes.step(xs, [*seconds, seconds[-1]], where="post", color=AFTER, label="best so far, sum over kernels")
+    axes.plot(xs[-1:], seconds[-1:], ".", color=AFTER)
     axes.set_xlim(left=0)
 
 
@@ -97,6 +76,47 @@ def _scale_latency(axes: Axes, seconds: Sequence[float]) -> None:
     else:
         axes.set_ylim(0, 1.1 * max(seconds))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda s, _: latency(s)))
+
+
+def noise_plot(noise: Sequence[NoiseEntry]) -> str:
+    """What each probe found, over time, as SVG; empty without probes."""
+    if not noise:
+        return ""
+    unit_s, unit = _time_unit(max(n.at_s for n in noise))
+    drifts = [n.drift for n in noise]
+    low, high = 0.95 * min(0.95, *drifts), 1.1 * max(1.4, *drifts)
+    shown = _visible(noise, math.log(high / low))
+    with mpl.rc_context({**STYLE, "path.simplify": False}):  # it takes out lines without length
+        figure = Figure(figsize=(WIDTH_IN, 2.2), layout="constrained")
+        axes = figure.subplots()
+        axes.axhline(NOISY, color=INK, linestyle="--", linewidth=1.2, label=f"noisy above {ratio(NOISY)}")
+        for color, label, noisy in ((AFTER, "quiet probe", False), (BAD, "noisy probe", True)):
+            if dots := [(n.at_s / unit_s, n.drift) for n in shown if (n.drift > NOISY) is noisy]:
+                _draw_dots(axes, dots, color, label)
+        axes.set(xlabel=f"{unit} since the start", ylabel="over the quiet time")
+        axes.set(yscale="log", ylim=(low, high))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high > _LOG_FROM else (1, 1.2, 1.5, 2, 3)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda drift, _: f"{drift:g}x"))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        return to_svg(figure, "Noise of the machine over time")
+
+
+def _visible(noise: Sequence[NoiseEntry], height: float) -> list[NoiseEntry]:
+    """One probe of those that would lie on each other: a long run must not make a large page.
+
+    Args:
+        height: Of the plot, as the logarithm of its highest drift over its lowest.
+    """
+    width_s = max(n.at_s for n in noise) / _DOTS_ACROSS or 1.0
+    return list({(n.at_s // width_s, math.log(n.drift) // (height / _DOTS_UP)): n for n in noise}.values())
+
+
+def _draw_dots(axes: Axes, dots: Sequence[tuple[float, float]], color: str, label: str) -> None:
+    """Lines without length but with round ends, all in one path: markers would make a larger page."""
+    xs = [x for dot, _ in dots for x in (dot, dot, math.nan)]
+    ys = [y for _, dot in dots for y in (dot, dot, math.nan)]
+    axes.plot(xs, ys, color=color, linewidth=3, solid_capstyle="round", label=label)
 
 
 def share_plot(tasks: Sequence[TaskFacts]) -> str:
@@ -114,11 +134,11 @@ def share_plot(tasks: Sequence[TaskFacts]) -> str:
         groups.append((f"the other {len(rest)}", rest))
     before = [_sum([t.before_share for t in group]) for _, group in groups]
     after = [_sum([t.after_share for t in group]) for _, group in groups]
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_IN, 0.8 + 0.34 * len(groups)), layout="constrained")
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_IN, 0.8 + 0.34 * len(groups)), layout="constrained")
         axes = figure.subplots()
-        _draw_bars(axes, -0.19, before, color=_BEFORE, label="before")
-        _draw_bars(axes, 0.19, after, color=_AFTER, label="after")
+        _draw_bars(axes, -0.19, before, color=BEFORE, label="before")
+        _draw_bars(axes, 0.19, after, color=AFTER, label="after")
         axes.set_yticks(range(len(groups)), [label for label, _ in groups])
         axes.set_ylim(len(groups) - 0.4, -0.6)
         axes.set_xlim(0, 1.1 * max(s for s in before + after if s is not None))
@@ -127,7 +147,7 @@ def share_plot(tasks: Sequence[TaskFacts]) -> str:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
         axes.set_xlabel("share of the model's time")
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
-        return _svg(figure, "Share of each task in the model's time before and after tuning")
+        return to_svg(figure, "Share of each task in the model's time before and after tuning")
 
 
 def _sum(shares: Sequence[float | None]) -> float | None:
@@ -141,19 +161,4 @@ def _draw_bars(axes: Axes, offset: float, shares: Sequence[float | None], color:
     if rows:
         ys, widths = zip(*rows, strict=True)
         bars = axes.barh(ys, widths, 0.36, color=color, label=label)
-        axes.bar_label(bars, [percent(w) for w in widths], padding=3, fontsize=7, color=_MUTED)
-
-
-def _svg(figure: Figure, title: str) -> str:
-    """An SVG element to put into a page: no prologue, no metadata, no fonts, no ids that two plots share."""
-    text = io.StringIO()
-    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    with mpl.rc_context({"svg.hashsalt": title}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # here, not in the browser
-        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
-    svg = re.sub(r' id="[A-Za-z0-9.]+_\d{1,5}"| font-family: [^;"]*;', "", svg)
-    for color, variable in _VARIABLES.items():
-        svg = svg.replace(color, f"var(--{variable})")
-    return svg
+        axes.bar_label(bars, [percent(w) for w in widths], padding=3, fontsize=7, color=MUTED)

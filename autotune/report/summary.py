@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from autotune.manifest import Manifest
+from autotune.profile import OTHER
 from autotune.report import numbers
 from autotune.report.facts import Facts, TaskFacts, find_facts
 from autotune.report.spread import Estimate, interval
@@ -16,16 +17,24 @@ _MAX_TASKS = 15
 _MAX_NAMES = 4  # of tasks left untuned for the same reason
 _MIN_NAME = 12
 _OTHER_COLUMNS = 60  # characters of a row beside the task's name
+_MAX_PHASES = 4
+_PHASES = {
+    "search": "choosing",
+    "model": "cost model",
+    "build": "compiling",
+    "run": "timing",
+    "idle": "waiting for quiet",
+}
 _COLORS = {"tuned": "green", "unverified": "yellow", "untuned": "red"}
 
 
 def print_summary(manifest: Manifest, console: Console) -> None:
-    """Prints headline, table of tasks, what was left untuned and why, and failures."""
+    """Prints headline, table of tasks, what was left untuned and why, failures, time and noise."""
     facts = find_facts(manifest)
     for line in (*_headline(facts), _verdict(facts)):
         console.print(line)
     console.print(_table(facts, console.width))
-    for line in (*_rest(facts), *_untuned(facts), _failures(manifest)):
+    for line in (*_rest(facts), *_untuned(facts), _failures(manifest), *_phases(facts), *_noise(facts)):
         console.print(line)
 
 
@@ -109,3 +118,21 @@ def _failures(manifest: Manifest) -> Text:
     kinds = sorted(run.failures.items(), key=lambda item: -item[1])
     text = ", ".join(f"{count} {numbers.plain(kind).replace('_', ' ')}" for kind, count in kinds)
     return Text(f"Failures: {sum(run.failures.values())} of {run.trials} trials: {text}")
+
+
+def _phases(facts: Facts) -> Iterator[Text]:
+    """The longest phases by name, and the rest as other."""
+    named = [p for p in facts.phases if p.name != OTHER][:_MAX_PHASES]
+    shares = [(p.share, _PHASES.get(p.name, numbers.plain(p.name))) for p in named]
+    shares.append((1 - sum(p.share for p in named), OTHER))
+    if facts.phases:
+        shown = ", ".join(f"{100 * share:.0f} % {name}" for share, name in shares if share >= 0.005)
+        yield Text(f"Time: {shown}")
+
+
+def _noise(facts: Facts) -> Iterator[Text]:
+    if noise := facts.noise:
+        quiet = f"{numbers.percent(noise.quiet_share)} of {noise.probes:,} probes quiet"
+        yield Text(f"Noise: {quiet}, worst {numbers.ratio(noise.worst)}")
+        if noise.mostly_noisy:
+            yield Text("These times are less certain than they look: autotune doctor tells why.", "yellow")

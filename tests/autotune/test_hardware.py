@@ -4,22 +4,16 @@ import math
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from autotune import hardware
-from autotune.hardware import describe_hardware, usable_cores
-from search.problem import Hardware
+from autotune.cgroups import cpu_quota, memory_limit_bytes, throttled_periods
+from autotune.hardware import describe_hardware, extensions, usable_cores
+from autotune.system import caches, cpu_info, cpu_list, cpus_by_core
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /sys and /proc")
-
-
-@pytest.fixture(scope="module")
-def probed() -> Hardware:
-    return describe_hardware()
 
 
 @pytest.fixture
@@ -51,38 +45,13 @@ def test_import_needs_neither_tvm_nor_numpy() -> None:
     assert child(print_loaded) == "set()\n"
 
 
-def test_fingerprint_is_the_same_with_and_without_probes(probed: Hardware) -> None:
-    again = describe_hardware(probe=False)
-    assert again.probes == {}
-    assert again.fingerprint == describe_hardware(probe=False).fingerprint == probed.fingerprint
-
-
-def test_probes_are_positive_and_finite(probed: Hardware) -> None:
-    assert probed.probes.keys() == {"peak_gflops_f32", "peak_gflops_f32_core", "bandwidth_gbps"}
-    assert all(math.isfinite(value) and value > 0 for value in probed.probes.values())
-
-
-@linux
-def test_probes_leave_the_affinity_of_the_caller_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_PROBE_S", 0.0)
-    before = os.sched_getaffinity(0)
-    hardware._peak_gflops(hardware.usable_cpus(), isa=[])
-    assert os.sched_getaffinity(0) == before
-
-
-def test_kernel_of_the_probes_computes_the_sum() -> None:
-    """Else the compiler may have dropped what a probe claims to measure."""
-    import tvm
-    from tvm import te
-
-    data, step = te.placeholder((2, 5, 8, 4), name="data"), te.reduce_axis((0, 5))
-    total = te.compute((2, 8, 4), lambda p, i, j: te.sum(data[p, step, i, j], axis=[step]), name="total")
-    built = tvm.tirx.build(hardware._in_registers([data, total], lanes=4), target="llvm")
-    numbers = np.arange(2 * 5 * 8 * 4, dtype=np.float32).reshape(2, 5, 8, 4)
-    result = tvm.runtime.tensor(np.zeros((2, 8, 4), np.float32))
-    with ThreadPoolExecutor(1) as thread:  # which keeps TVM's thread pool, and its affinity, to itself
-        thread.submit(built["main"], tvm.runtime.tensor(numbers), result).result()
-    assert np.array_equal(result.numpy(), numbers.sum(axis=1))
+def test_fingerprint_is_that_of_the_features_alone() -> None:
+    described = describe_hardware(probe=False)
+    assert described.probes == {}
+    assert described.fingerprint == describe_hardware(probe=False).fingerprint
+    assert described.features.keys() == {
+        "architecture", "isa", "cache_bytes", "vendor", "family", "model", "stepping",
+    }  # fmt: skip
 
 
 @linux
@@ -101,18 +70,26 @@ def test_cores_are_within_the_affinity() -> None:
 @pytest.mark.parametrize(
     ("siblings", "allowed", "expected"),
     [
-        (("0", "1"), {0, 1}, [0, 1]),
-        (("0-1", "0-1", "2-3", "2-3"), {0, 1, 2, 3}, [0, 2]),
-        (("0,2", "1,3", "0,2", "1,3"), {0, 1, 2, 3}, [0, 1]),
-        (("0,2", "1,3", "0,2", "1,3"), {2, 1, 3}, [1, 2]),
-        ((), {4, 7}, [4, 7]),  # no topology: as many cores as CPUs
+        (("0", "1"), {0, 1}, [[0], [1]]),
+        (("0-1", "0-1", "2-3", "2-3"), {0, 1, 2, 3}, [[0, 1], [2, 3]]),
+        (("0,2", "1,3", "0,2", "1,3"), {0, 1, 2, 3}, [[0, 2], [1, 3]]),
+        (("0,2", "1,3", "0,2", "1,3"), {2, 1, 3}, [[1, 3], [2]]),
+        ((), {4, 7}, [[4], [7]]),  # no topology: as many cores as CPUs
     ],
 )
 def test_hardware_threads_of_a_core_count_once(
-    root: Path, siblings: tuple[str, ...], allowed: set[int], expected: list[int]
-) -> None:
+    root: Path, monkeypatch: pytest.MonkeyPatch, siblings: tuple[str, ...], allowed: set[int],
+    expected: list[list[int]],
+) -> None:  # fmt: skip
     with_siblings(root, *siblings)
-    assert hardware._one_cpu_per_core(frozenset(allowed), root) == expected
+    monkeypatch.setattr(hardware, "_ALLOWED_CPUS", frozenset(allowed))
+    assert cpus_by_core(allowed, root) == expected
+    assert hardware.usable_cpus(root) == [threads[0] for threads in expected]
+
+
+@pytest.mark.parametrize(("text", "cpus"), [("", []), ("3", [3]), ("0-2,5", [0, 1, 2, 5]), ("0,2", [0, 2])])
+def test_lists_of_cpus(text: str, cpus: list[int]) -> None:
+    assert cpu_list(text) == cpus
 
 
 @pytest.mark.parametrize(
@@ -135,7 +112,32 @@ def test_cpu_quota(root: Path, membership: str, files: dict[str, str], quota: fl
     write(root / "proc/self/cgroup", membership)
     for name, text in files.items():
         write(root / "sys/fs/cgroup" / name, text)
-    assert hardware._cpu_quota(root) == quota
+    assert cpu_quota(root) == quota
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "limit"),
+    [
+        ("0::/a", {"memory.max": "4096", "a/memory.max": "max"}, 4096),
+        ("4:memory:/a", {"memory/a/memory.limit_in_bytes": "9223372036854771712"}, math.inf),
+        ("4:memory:/a", {"memory/memory.limit_in_bytes": "8192"}, 8192),
+        ("", {}, math.inf),
+    ],
+)
+def test_memory_limit(root: Path, membership: str, files: dict[str, str], limit: float) -> None:
+    write(root / "proc/self/cgroup", membership)
+    for name, text in files.items():
+        write(root / "sys/fs/cgroup" / name, text)
+    assert memory_limit_bytes(root) == limit
+
+
+def test_throttled_periods_are_of_the_group_throttled_most(root: Path) -> None:
+    write(root / "proc/self/cgroup", "0::/a")
+    assert throttled_periods(root) is None
+    write(root / "sys/fs/cgroup/cpu.stat", "usage_usec 100")
+    assert throttled_periods(root) is None
+    write(root / "sys/fs/cgroup/a/cpu.stat", "nr_periods 9\nnr_throttled 3")
+    assert throttled_periods(root) == (3, 9)
 
 
 @pytest.mark.parametrize(("limit", "cores"), [("max", 4), ("50000", 1), ("150000", 2), ("900000", 4)])
@@ -156,15 +158,15 @@ def test_without_affinity_there_is_at_least_one_core(monkeypatch: pytest.MonkeyP
 
 def test_extensions_have_the_names_of_llvm(root: Path) -> None:
     write(root / "proc/cpuinfo", "processor : 0\nflags : fpu fma avx2 amx_tile avx512_vnni\n\nprocessor : 1")
-    assert hardware._extensions(hardware._cpu_info(root)) == ["avx2", "fma", "avx512vnni", "amx-tile"]
-    assert hardware._extensions({"Features": "fp asimd asimddp sve"}) == ["neon", "dotprod", "sve"]
-    assert hardware._extensions({}) == []
+    assert extensions(cpu_info(root)) == ["avx2", "fma", "avx512vnni", "amx-tile"]
+    assert extensions({"Features": "fp asimd asimddp sve"}) == ["neon", "dotprod", "sve"]
+    assert extensions({}) == []
 
 
 def test_caches(root: Path) -> None:
-    caches = [("1", "Data", "48K", "0"), ("1", "Instruction", "32K", "0"), ("3", "Unified", "2M", "0-3")]
-    for index, entries in enumerate(caches):
-        for name, text in zip(("level", "type", "size", "shared_cpu_list"), entries, strict=True):
+    entries = [("1", "Data", "48K", "0"), ("1", "Instruction", "32K", "0"), ("3", "Unified", "2M", "0-3")]
+    for index, values in enumerate(entries):
+        for name, text in zip(("level", "type", "size", "shared_cpu_list"), values, strict=True):
             write(root / f"sys/devices/system/cpu/cpu0/cache/index{index}/{name}", text)
-    assert list(hardware._caches(0, root)) == [("l1d", 48 << 10, "0"), ("l3", 2 << 20, "0-3")]
-    assert list(hardware._caches(1, root)) == []
+    assert list(caches(0, root)) == [("l1d", 48 << 10, "0"), ("l3", 2 << 20, "0-3")]
+    assert list(caches(1, root)) == []

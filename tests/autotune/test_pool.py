@@ -8,21 +8,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import tvm
 from faulty_worker import MARK
 from kernels import TARGET, matmul, workload
 from tvm import te
 
-from autotune.measure.pool import Limits, Pool, ReferenceFailed, WorkersFailed
+from autotune.measure.pool import Limits, Pool, ReferenceFailed
+from autotune.measure.process import WorkersFailed
 from autotune.measure.protocol import Done
+from autotune.measure.sequential import PairedTest
 from autotune.target import canonical
-from search.problem import Candidate, ErrorKind, MeasureError, Measurement
+from search.problem import Cache, Candidate, ErrorKind, MeasureError, Measurement
 from search.spaces.trace import TraceSpace
 
 WORK = workload(matmul(16, 16, 16))
 SPACE = TraceSpace(WORK, TARGET)
-LIMITS = Limits(build_s=10.0, run_s=6.0)  # seconds that a busy machine still keeps to
+LIMITS = Limits(build_s=3.0, least_build_s=3.0, run_s=3.0, least_run_s=3.0)  # a busy machine keeps to them
 
 
 def candidates(count: int) -> list[Candidate]:
@@ -67,13 +70,23 @@ def test_times_are_plausible(pool: Pool) -> None:
     [
         ("build-crash", ErrorKind.CRASH, "SIGSEGV"),
         ("build-leave", ErrorKind.CRASH, "exited with 7"),
-        ("build-loop", ErrorKind.BUILD_TIMEOUT, "10 s"),
+        ("build-killed", ErrorKind.CRASH, "SIGKILL"),
+        ("build-loop", ErrorKind.BUILD_TIMEOUT, "3 s"),
+        ("build-throw", ErrorKind.BUILD_ERROR, "compiler says no"),
+        ("build-hog", ErrorKind.OUT_OF_MEMORY, "Unable to allocate 100"),
+        ("build-abort", ErrorKind.OUT_OF_MEMORY, "SIGABRT: LLVM ERROR: out of memory"),
         ("run-crash", ErrorKind.CRASH, "SIGSEGV"),
-        ("run-loop", ErrorKind.RUN_TIMEOUT, "6 s"),
-        ("run-deaf_loop", ErrorKind.RUN_TIMEOUT, "6 s"),
+        ("run-killed", ErrorKind.CRASH, "SIGKILL"),
+        ("run-loop", ErrorKind.RUN_TIMEOUT, "3 s"),
+        ("run-deaf_loop", ErrorKind.RUN_TIMEOUT, "3 s"),
         ("run-throw", ErrorKind.RUN_ERROR, "compiler says no"),
+        ("run-hog", ErrorKind.OUT_OF_MEMORY, "Unable to allocate 100"),
         ("run-wrong", ErrorKind.WRONG_OUTPUT, "tolerance"),
-        ("run-silent", ErrorKind.WRONG_OUTPUT, "inf"),  # never wrote its output, which was full of NaN
+        ("run-nan", ErrorKind.WRONG_OUTPUT, "NaN"),
+        ("run-silent", ErrorKind.WRONG_OUTPUT, "NaN"),  # never wrote its output, which was full of NaN
+        ("run-after", ErrorKind.OUT_OF_BOUNDS, "outside of output 0"),
+        ("run-before", ErrorKind.OUT_OF_BOUNDS, "outside of output 0"),
+        ("run-into_input", ErrorKind.OUT_OF_BOUNDS, "into input 0"),
     ],
 )
 def test_one_bad_candidate_costs_one_row(pool: Pool, fault: str, kind: ErrorKind, text: str) -> None:
@@ -97,11 +110,29 @@ def test_a_trace_that_does_not_apply(pool: Pool) -> None:
     assert result.error.kind in (ErrorKind.INVALID, ErrorKind.BUILD_ERROR)
 
 
-def test_a_worker_killed_from_outside_is_replaced(pool: Pool) -> None:
-    os.kill(pool._workers[0].process.pid, signal.SIGKILL)
-    results = measure(pool, {})
-    assert sum(m.error is not None for m in results) <= 1
-    assert len(pool._workers) == 2
+def children(pid: int) -> list[int]:
+    return [p.pid for p in psutil.Process(pid).children(recursive=True)]
+
+
+@pytest.mark.parametrize("who", ["home", "root"])
+def test_a_process_killed_from_outside_is_replaced(pool: Pool, who: str) -> None:
+    measure(pool, {})
+    pid = pool._root.pid if who == "root" else pool._homes[WORK.hash].process.pid
+    os.kill(pid, signal.SIGKILL)
+    assert all(m.error is None for m in measure(pool, {}))
+
+
+def test_processes_killed_in_the_midst(pool: Pool) -> None:
+    """Whichever it hits: at most the candidate at hand is lost."""
+    for depth in range(1, 4):
+        results = pool.measure(WORK, candidates(12))
+        first = next(results)
+        below = psutil.Process(pool._root.pid).children(recursive=True)
+        below[min(depth, len(below) - 1)].kill()
+        errors = [m.error for m in (first, *results)]
+        assert len(errors) == 12
+        assert sum(e is not None for e in errors) <= 1
+    assert all(m.error is None for m in measure(pool, {}))
 
 
 def test_times_below_what_hardware_can_do_are_not_believed(pool: Pool) -> None:
@@ -110,18 +141,24 @@ def test_times_below_what_hardware_can_do_are_not_believed(pool: Pool) -> None:
     assert result.error.kind == ErrorKind.IMPLAUSIBLE
 
 
-def test_workers_die_with_the_pool() -> None:
+def test_processes_die_with_the_pool() -> None:
     pool = Pool(canonical(TARGET), 2, LIMITS)
-    processes = [w.process for w in pool._workers]
+    results = pool.measure(WORK, candidates(3))
+    next(results)
+    pids = [pool._root.pid, *children(pool._root.pid)]
+    assert len(pids) >= 4  # root, home and builders
     pool.close()
-    assert all(p.poll() is not None for p in processes)
+    deadline = time.monotonic() + 5
+    while any(psutil.pid_exists(p) for p in pids) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not [p for p in pids if psutil.pid_exists(p)]
 
 
-def test_workers_are_renewed_after_many_builds() -> None:
-    with Pool(canonical(TARGET), 1, Limits(builds_per_worker=2, batch=2)) as pool:
-        before = pool._workers[0].process.pid
-        assert all(m.error is None for m in pool.measure(WORK, candidates(4)))
-        assert pool._workers[0].process.pid != before
+def test_nothing_is_left_of_a_round(pool: Pool) -> None:
+    measure(pool, {0: "run-crash", 1: "build-crash"})
+    before = len(children(pool._root.pid))
+    measure(pool, {2: "run-killed"})
+    assert len(children(pool._root.pid)) == before
 
 
 def test_workers_that_cannot_start_are_an_error_with_advice() -> None:
@@ -150,10 +187,29 @@ def test_a_kernel_that_cannot_run_at_all(pool: Pool) -> None:
     assert all(m.error is None for m in measure(pool, {}))
 
 
-def test_verification_compares_with_the_untuned_schedule(pool: Pool) -> None:
-    reply = pool.verify(WORK, candidates(1)[0], seed=1, pairs=5)
+def test_a_candidate_is_compared_with_plain_loops(pool: Pool) -> None:
+    work = workload(matmul(96, 96, 96))
+    space, rng = TraceSpace(work, TARGET), np.random.default_rng(0)
+    given = [space.realize(space.sample(rng), rng) for _ in range(6)]
+    best = min(pool.measure(work, given), key=lambda m: m.latency_s).candidate
+    for cache in Cache:
+        test = pool.compare(work, best, None, seed=1, cache=cache)
+        assert isinstance(test, PairedTest)
+        assert test.decided
+        assert len(test.first_s) == len(test.second_s) == test.pairs >= 8
+
+
+def test_a_bad_candidate_cannot_be_compared(pool: Pool) -> None:
+    good, bad = candidates(2)
+    for fault in ("build-throw", "run-crash"):
+        reply = pool.compare(WORK, good, replace(bad, trace=bad.trace + MARK + fault), seed=1)
+        assert isinstance(reply, MeasureError)
+    assert all(m.error is None for m in measure(pool, {}))
+
+
+def test_checking_finds_what_is_right(pool: Pool) -> None:
+    reply = pool.check(WORK, candidates(1)[0], seed=1)
     assert isinstance(reply, Done)
-    assert len(reply.samples_s) == len(reply.before_s) == 5
     assert reply.max_error <= reply.tolerance < 1e-4
 
 
@@ -168,11 +224,11 @@ def test_a_clipped_sum_of_large_terms_is_not_called_wrong(pool: Pool) -> None:
     work = workload(te.create_prim_func([a, b, d]))
     space, rng = TraceSpace(work, TARGET), np.random.default_rng(0)
     for _ in range(4):
-        reply = pool.verify(work, space.realize(space.sample(rng), rng), seed=1, pairs=1)
+        reply = pool.check(work, space.realize(space.sample(rng), rng), seed=1)
         assert isinstance(reply, Done)
         assert reply.max_error <= reply.tolerance
 
 
 def test_verifying_a_bad_trace_is_a_result_too(pool: Pool) -> None:
-    reply = pool.verify(WORK, replace(candidates(1)[0], trace="[]"), seed=1)
+    reply = pool.check(WORK, replace(candidates(1)[0], trace="[]"), seed=1)
     assert isinstance(reply, MeasureError)

@@ -23,13 +23,16 @@ from autotune.manifest import (
     InputEntry,
     Manifest,
     ModelEntry,
+    NoiseEntry,
     RunEntry,
     TaskEntry,
 )
+from autotune.measure.noise import NOISY
 from autotune.measure.statistics import Verdict
 from autotune.report import numbers
 from autotune.report.facts import find_facts
 from autotune.report.html import write_report
+from autotune.report.plots import noise_plot
 from autotune.report.spread import Estimate, estimate_medians, interval
 from autotune.report.summary import print_summary
 
@@ -117,6 +120,20 @@ def summary(manifest: Manifest, width: int = 80) -> list[str]:
     return console.file.getvalue().splitlines()
 
 
+def dots(svg: str) -> list[str]:
+    """Those lines of a plot that have no length."""
+    return re.findall(r"M (\S+ \S+) *\n? *L \1(?=[\s\"])", svg)
+
+
+def noise(*drifts: float, every_s: float = 1.0) -> tuple[NoiseEntry, ...]:
+    return tuple(NoiseEntry(at_s=every_s * i, drift=d) for i, d in enumerate(drifts))
+
+
+OWN_S = {
+    "search": 9.0, "features": 2.0, "model": 3.0, "build": 62.0, "run": 21.0, "database": 0.9, "idle": 0.2,
+    "other": 1.8, "profiler": 0.1,
+}  # fmt: skip
+
 RUN_CASES = {
     "compiled": RunEntry(),
     "no curve": RunEntry(id=1, trials=5, elapsed_s=1.0),
@@ -128,6 +145,11 @@ RUN_CASES = {
         curve=tuple(CurvePoint(elapsed_s=i, trials=i, latency_s=1e-3) for i in range(9)),
     ),
     "unknown failure": RunEntry(id=1, trials=9, failures={"new_kind": 9}),
+    "profiled": RunEntry(id=1, trials=9, noise=noise(1.0, 1.02, 2.3, 0.98), own_s=OWN_S),
+    "one probe": RunEntry(id=1, trials=1, noise=noise(1.0), own_s={"other": 1e-9}),
+    "probes at once": RunEntry(id=1, trials=1, noise=noise(1.0, 5000.0, 5000.0, every_s=0.0)),
+    "unknown phases": RunEntry(id=1, trials=1, own_s={f"phase{i}": 10.0**i for i in range(9)}),
+    "no time": RunEntry(id=1, trials=1, own_s={"other": 0.0, "profiler": 0.0}),
 }
 
 BARE_HARDWARE = HardwareEntry(name="", fingerprint="", cores=1, features={}, probes={})
@@ -284,6 +306,52 @@ def test_plots_take_their_colours_from_the_page(tmp_path: Path) -> None:
     svg = "".join(re.findall(r"<svg.*?</svg>", render(make_manifest(), tmp_path), re.DOTALL))
     assert "var(--after)" in svg and "best so far" in svg
     assert not re.search(r"#[0-9a-f]{6}\b", svg)
+
+
+def test_noise_counts_what_timing_would_take_as_quiet() -> None:
+    found = find_facts(make_manifest(run=RunEntry(noise=noise(1.0, NOISY, 1.001 * NOISY, 3.0)))).noise
+    assert found is not None and not found.mostly_noisy
+    assert (found.probes, found.quiet, found.worst) == (4, 2, 3.0)
+    assert found.median == pytest.approx(1.0005 * NOISY)
+
+
+@pytest.mark.parametrize("case", ["profiled", "unknown phases", "one probe"])
+def test_phases_are_the_longest_first_and_add_up(case: str) -> None:
+    phases = find_facts(MANIFESTS[case]).phases
+    assert sum(p.share for p in phases) == pytest.approx(1)
+    assert [p.seconds for p in phases] == sorted(RUN_CASES[case].own_s.values(), reverse=True)
+
+
+def test_both_say_where_the_time_went_and_how_noisy_it_was(tmp_path: Path) -> None:
+    page = Page(render(MANIFESTS["profiled"], tmp_path)).text
+    assert "compiling candidates1 min 02 s, 62.0 %" in page and "measuring these times100 ms, 0.1 %" in page
+    assert "75.0 % of 4 probes were quiet" in page and "timed once more" in page
+    assert "The median was 1.01x, the worst 2.30x" in page
+    lines = summary(MANIFESTS["profiled"])
+    assert "Time: 62 % compiling, 21 % timing, 9 % choosing, 3 % cost model, 5 % other" in lines
+    assert "Noise: 75.0 % of 4 probes quiet, worst 2.30x" in lines
+
+
+@pytest.mark.parametrize(("drifts", "less_certain"), [((1.0, 2.0), False), ((1.0, 2.0, 2.0), True)])
+def test_both_say_so_when_most_probes_were_noisy(
+    drifts: tuple[float, ...], less_certain: bool, tmp_path: Path
+) -> None:
+    manifest = make_manifest(run=RunEntry(id=1, trials=9, noise=noise(*drifts)))
+    for text in (Page(render(manifest, tmp_path)).text, " ".join(summary(manifest))):
+        assert ("less certain" in text and "autotune doctor" in text) is less_certain
+
+
+@pytest.mark.parametrize("case", ["compiled", "no time"])
+def test_neither_mentions_what_was_not_recorded(case: str, tmp_path: Path) -> None:
+    page = Page(render(MANIFESTS[case], tmp_path)).text
+    assert "own time" not in page and "Noise" not in page
+    assert not any(line.startswith(("Time:", "Noise:")) for line in summary(MANIFESTS[case]))
+
+
+def test_noise_plot_has_a_dot_for_each_probe_and_stays_small() -> None:
+    assert len(dots(noise_plot(noise(1.0, 1.01, 4.0)))) == 3
+    drifts = np.random.default_rng(0).lognormal(0.5, size=20_000)
+    assert 1_000 < len(dots(noise_plot(noise(*drifts)))) <= 251 * 41
 
 
 def test_page_hides_the_password_of_the_database(tmp_path: Path) -> None:

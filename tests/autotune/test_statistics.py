@@ -1,16 +1,22 @@
 """Tests of comparisons of times."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autotune.measure.statistics import (
+    FEWEST_PAIRS,
     Verdict,
+    binomial,
     bootstrap_interval,
     probability_faster,
+    share_interval,
     speed_ratio,
     verdict,
+    wins,
 )
 
 times = st.floats(1e-6, 1e3)
@@ -78,8 +84,46 @@ def test_a_clean_sweep_needs_six_pairs(count: int, low: float) -> None:
     assert probability_faster([2.0] * count, [1.0] * count) == pytest.approx((0.0, 0.0, 1 - low), abs=1e-3)
 
 
+def test_fewest_pairs() -> None:
+    assert share_interval(FEWEST_PAIRS, FEWEST_PAIRS)[0] > 0.5
+    assert share_interval(FEWEST_PAIRS - 1, FEWEST_PAIRS - 1)[0] <= 0.5
+
+
 def test_ties_count_half() -> None:
-    assert probability_faster([1.0] * 8, [1.0] * 8) == (0.5, 0.5, 0.5)
+    assert wins([1.0, 1.0, 2.0], [2.0, 1.0, 1.0]).tolist() == [1.0, 0.5, 0.0]
+    assert probability_faster([1.0] * 8, [1.0] * 8) == (0.5, *share_interval(4, 8))
+
+
+def test_an_odd_tie_widens_the_interval() -> None:
+    assert share_interval(5.5, 8) == (share_interval(5, 8)[0], share_interval(6, 8)[1])
+
+
+@pytest.mark.parametrize("p", [0.01, 0.5, 0.75])
+@pytest.mark.parametrize("count", [1, 6, 29])
+def test_binomial(count: int, p: float) -> None:
+    expected = [math.comb(count, k) * p**k * (1 - p) ** (count - k) for k in range(count + 1)]
+    assert binomial(count, p).tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+@pytest.mark.parametrize(("won", "count"), [(3, 7), (20, 29), (15, 16), (300, 1000)])
+def test_interval_is_what_resampling_gives(won: int, count: int, confidence: float) -> None:
+    resampled = bootstrap_interval([1.0] * won + [0.0] * (count - won), np.mean, confidence, seed=2)
+    step = max(1 / count, 5e-3)  # 2000 resamples place a quantile of a lattice to the next point, or so
+    low, high = share_interval(won, count, confidence)
+    sweep = ((1 - confidence) / 2) ** (1 / count)
+    assert low == pytest.approx(min(resampled[0], sweep), abs=step + 1e-9)
+    assert high == pytest.approx(max(resampled[1], 1 - sweep), abs=step + 1e-9)
+
+
+@given(st.integers(1, 60), st.data())
+@settings(max_examples=50, deadline=None)
+def test_interval_grows_with_the_wins_and_the_confidence(count: int, data: st.DataObject) -> None:
+    fewer, more = sorted(data.draw(st.tuples(*[st.integers(0, 2 * count)] * 2)))
+    ends = np.array([share_interval(w / 2, count) for w in (fewer, more)])
+    assert (ends[0] <= ends[1]).all()
+    wide = share_interval(more / 2, count, 0.99)
+    assert wide[0] <= ends[1, 0] <= ends[1, 1] <= wide[1]
 
 
 def test_equal_programs_are_seldom_called_different() -> None:
@@ -103,3 +147,5 @@ def test_unpaired_samples_are_refused() -> None:
         probability_faster([1.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="at least one"):
         speed_ratio([], [])
+    with pytest.raises(ValueError, match="not NaN"):
+        wins([1.0, math.nan], [1.0, 2.0])

@@ -37,8 +37,9 @@ outcomes: st.SearchStrategy[tuple[list[float], MeasureError | None]] = st.tuples
 def measurements(draw: st.DrawFn, of: str) -> Measurement:
     samples_s, error = draw(outcomes)
     sequence = Candidate(of, draw(st.sampled_from("ab")), tuple(draw(choices)), draw(texts))
+    drift = draw(st.none() | st.floats(0.1, 100))
     moment = draw(st.datetimes(timezones=offsets).filter(lambda t: 1 < t.year < 9999))
-    return Measurement(sequence, tuple(samples_s), error, draw(st.floats(0, 1e6)), moment)
+    return Measurement(sequence, tuple(samples_s), error, draw(st.floats(0, 1e6)), moment, drift)
 
 
 def test_measurements_come_back_as_they_were(store: Store) -> None:
@@ -151,6 +152,23 @@ def test_best_leaves_out_what_was_found_wrong_last_and_here(store: Store) -> Non
     assert winner() == slow
     store.add_verification(None, HERE, verified(fast))
     assert winner() == fast
+
+
+def test_wrong_on_a_target_is_wrong_on_all_its_hardware(store: Store) -> None:
+    good, stray, disproved, crashed, elsewhere = (candidate(n) for n in range(5))
+    add_model(store)
+    other = replace(HERE, hardware=replace(HARDWARE, name="other"), threads=1)
+    store.add_measurements(
+        None,
+        HERE,
+        [timed(good, 1.0), failed(stray, ErrorKind.OUT_OF_BOUNDS), failed(crashed), timed(disproved, 1.0)],
+    )
+    store.add_verification(None, other, verified(disproved, correct=False))
+    strange = replace(HERE, target="strange")
+    store.add_measurements(None, strange, [failed(elsewhere, ErrorKind.WRONG_OUTPUT)])
+    assert set(store.wrong(workload().hash, HERE.target)) == {stray.hash, disproved.hash}
+    assert set(store.wrong(workload().hash, "strange")) == {elsewhere.hash}
+    assert store.wrong(workload(1).hash, HERE.target) == {}
 
 
 def test_verifications_come_back_newest_first(store: Store) -> None:

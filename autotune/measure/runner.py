@@ -1,0 +1,145 @@
+"""Running compiled candidates: right outputs first, then times."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from autotune.measure import timing
+from autotune.measure.buffers import Buffer
+from autotune.measure.check import INPUT_KINDS, Array, poisoned_output, relative_error
+from autotune.measure.home import Home
+from autotune.measure.protocol import Check, Done, Pairs, Run
+from search.problem import Cache, ErrorKind, MeasureError
+
+DOUBTFUL = 100.0  # times the tolerance: beyond, no rounding can be the reason
+
+
+class Misbehaved(Exception):
+    """A kernel did what it must not do; ``error`` says what."""
+
+    def __init__(self, kind: ErrorKind, text: str) -> None:
+        super().__init__(text)
+        self.error = MeasureError(kind, text)
+
+
+class Runner:
+    """Runs kernels of one workload in buffers of its own.
+
+    Args:
+        built: Compiled candidates by key.
+        flush: The kernel that empties all caches.
+    """
+
+    def __init__(self, home: Home, built: dict[int, Any], flush: timing.FixedKernel) -> None:
+        self._home = home
+        self._built = built
+        self._flush = flush
+        self._inputs = [Buffer(s) for s in home.input_specs]
+        self._outputs = [Buffer(s) for s in home.output_specs]
+        self._poison = [poisoned_output(s) for s in home.output_specs]
+        self._given: list[Array] = []
+        self._give(home.inputs)
+
+    def run(self, request: Run) -> Done:
+        """Checks a candidate's output once and races it against the best.
+
+        Raises:
+            Misbehaved: Its output or its time cannot be true, or it wrote where it must not.
+        """
+        call = self._call(request.key)
+        self._poison_outputs()
+        first_s = timing.seconds(call)
+        self._check_bounds()
+        error, allowed = self._error(self._home.expected), self._home.tolerance()
+        if allowed < error < DOUBTFUL * allowed:
+            judged = self._home.reference.compare(self._home.inputs, [b.array for b in self._outputs])
+            error, allowed = judged or (error, allowed)
+        if error > allowed:
+            raise Misbehaved(ErrorKind.WRONG_OUTPUT, _wrong(error, allowed))
+        samples = timing.race(call, first_s, request.rival_s)
+        if min(samples) < request.fastest_s:
+            raise Misbehaved(
+                ErrorKind.IMPLAUSIBLE,
+                f"{min(samples) * 1e6:.3f} us; this hardware needs at least {request.fastest_s * 1e6:.3f} us",
+            )
+        return Done(samples, max_error=error, tolerance=allowed)
+
+    def check(self, request: Check) -> Done:
+        """Compares outputs for inputs of every kind with the reference.
+
+        Raises:
+            Misbehaved: It wrote where it must not.
+        """
+        call = self._call(request.key)
+        found: list[tuple[float, float]] = []
+        for number, kind in enumerate(INPUT_KINDS):
+            inputs = self._home.draw(kind, request.seed + number)
+            self._give(inputs)
+            self._poison_outputs()
+            call()
+            self._check_bounds()
+            judged = self._home.reference.compare(inputs, [b.array for b in self._outputs])
+            if judged is not None:
+                found.append(judged)
+        if not found:
+            raise Misbehaved(ErrorKind.WRONG_OUTPUT, "no inputs could tell whether its output is right")
+        error, allowed = max(found, key=lambda pair: pair[0] / max(pair[1], 1e-30))
+        return Done(max_error=error, tolerance=allowed)
+
+    def pairs(self, request: Pairs) -> Done:
+        """Times two candidates in pairs, varying what an application varies."""
+        rng = np.random.default_rng(request.seed)
+        self._give(self._home.draw("normal", request.seed))
+        first, second = self._call(request.first), self._call(request.second)
+        flush = self._flush.bound() if request.cache is Cache.COLD else None
+        taken: list[timing.Pair] = []
+        for _ in range(request.count):
+            self._move(rng)
+            taken.append(timing.pair(first, second, bool(rng.integers(2)), flush))
+        return Done(tuple(p.first_s for p in taken), tuple(p.second_s for p in taken))
+
+    def _call(self, key: int) -> timing.Run:
+        function = self._built[key]
+        buffers = [*self._inputs, *self._outputs]
+
+        def call() -> None:
+            function(*[b.tensor for b in buffers])
+
+        return call
+
+    def _give(self, inputs: Sequence[Array]) -> None:
+        self._given = list(inputs)
+        for buffer, array in zip(self._inputs, inputs, strict=True):
+            buffer.array[...] = array
+
+    def _move(self, rng: np.random.Generator) -> None:
+        """All buffers go to other addresses, the inputs with their values."""
+        for buffer in (*self._inputs, *self._outputs):
+            buffer.move(rng)
+        self._give(self._given)
+        self._poison_outputs()
+
+    def _poison_outputs(self) -> None:
+        for buffer, poison in zip(self._outputs, self._poison, strict=True):
+            buffer.array[...] = poison
+
+    def _check_bounds(self) -> None:
+        for name, buffers in (("input", self._inputs), ("output", self._outputs)):
+            for number, buffer in enumerate(buffers):
+                if not buffer.intact():
+                    raise Misbehaved(ErrorKind.OUT_OF_BOUNDS, f"it wrote outside of {name} {number}")
+        for number, (buffer, given) in enumerate(zip(self._inputs, self._given, strict=True)):
+            if not buffer.equals(given):
+                raise Misbehaved(ErrorKind.OUT_OF_BOUNDS, f"it wrote into input {number}")
+
+    def _error(self, expected: Sequence[Array]) -> float:
+        """Of what the last run wrote."""
+        pairs = zip(self._outputs, expected, strict=True)
+        return max(relative_error(b.array, e) for b, e in pairs)
+
+
+def _wrong(error: float, allowed: float) -> str:
+    what = "holds NaN or infinity" if math.isinf(error) else f"is off by {error:.2e}, tolerance {allowed:.2e}"
+    return f"its output {what}"

@@ -1,0 +1,58 @@
+"""How the tuning went: the machine's noise meanwhile, and what the tuner's own time went into."""
+
+import statistics
+from dataclasses import dataclass
+
+from autotune.manifest import RunEntry
+from autotune.measure.noise import NOISY
+
+
+@dataclass(frozen=True)
+class NoiseFacts:
+    """What the probes of the machine's noise say.
+
+    Attributes:
+        probes: How many there were.
+        quiet: How many of them found no more than ``NOISY``.
+        median: Of their drifts: time of a fixed kernel over its quiet time.
+        worst: The largest.
+    """
+
+    probes: int
+    quiet: int
+    median: float
+    worst: float
+
+    @property
+    def quiet_share(self) -> float:
+        return self.quiet / self.probes
+
+    @property
+    def mostly_noisy(self) -> bool:
+        """Whether the times are less certain than the intervals say."""
+        return self.quiet_share < 0.5
+
+
+@dataclass(frozen=True)
+class PhaseFacts:
+    """A phase of the tuner's process, as the profiler calls it, and its share of all phases."""
+
+    name: str
+    seconds: float
+    share: float
+
+
+def find_noise(run: RunEntry) -> NoiseFacts | None:
+    """None where nobody probed."""
+    drifts = [n.drift for n in run.noise]
+    if not drifts:
+        return None
+    quiet = sum(d <= NOISY for d in drifts)
+    return NoiseFacts(len(drifts), quiet, statistics.median(drifts), max(drifts))
+
+
+def find_phases(run: RunEntry) -> tuple[PhaseFacts, ...]:
+    """The longest first, without those that took no time."""
+    total = sum(run.own_s.values())
+    phases = [PhaseFacts(name, s, s / total) for name, s in run.own_s.items() if s > 0]
+    return tuple(sorted(phases, key=lambda p: -p.seconds))

@@ -1,0 +1,123 @@
+"""Does the same question get the same answer? Comparisons of two candidates, many times.
+
+    python -m benchmarks.verdicts --times 200
+
+Three pairs of each kernel: a candidate and another that is some 3 % slower (the closest among those measured,
+told by long comparisons), and a candidate and itself. The same comparison is made many times; printed are the
+shares of each outcome, and how many pairs it took. Writes ``benchmarks/results/verdicts.json``.
+"""
+
+import argparse
+import json
+import statistics
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from autotune.frontends.graph import lower
+from autotune.frontends.tir import from_function
+from autotune.hardware import usable_cores
+from autotune.measure.pool import Pool
+from autotune.measure.sequential import PairedTest
+from autotune.target import canonical, resolve_target
+from benchmarks.kernels import KERNELS
+from search.errors import InvalidCandidate
+from search.problem import Candidate, Workload
+from search.spaces.trace import TraceSpace
+
+DIFFERENCE = 1.03
+SAMPLED = 96
+LONG = 6  # comparisons of a pair, to know how much it differs
+
+
+def ratio(pool: Pool, workload: Workload, first: Candidate, second: Candidate, seed: int) -> float:
+    """How much slower the second is, by several comparisons."""
+    tests = [pool.compare(workload, first, second, seed + n) for n in range(LONG)]
+    good = [t for t in tests if isinstance(t, PairedTest)]
+    ratios = [b / a for t in good for a, b in zip(t.first_s, t.second_s, strict=True)]
+    return statistics.median(ratios)
+
+
+def pair_of(pool: Pool, workload: Workload, console: Console) -> tuple[Candidate, Candidate, float]:
+    """Two candidates whose times differ by about 3 %."""
+    space, rng = TraceSpace(workload, resolve_target(None, usable_cores())), np.random.default_rng(0)
+    candidates: list[Candidate] = []
+    while len(candidates) < SAMPLED:
+        try:
+            candidates.append(space.realize(space.sample(rng), rng))
+        except InvalidCandidate:
+            continue
+    measured = list(pool.measure(workload, candidates))
+    good = sorted(
+        (m for m in measured if m.error is None and len(m.samples_s) > 1), key=lambda m: m.latency_s
+    )
+    by_guess = sorted(
+        ((a, b) for n, a in enumerate(good) for b in good[n + 1 :]),
+        key=lambda pair: abs(pair[1].latency_s / pair[0].latency_s - DIFFERENCE),
+    )
+    found = [
+        (a.candidate, b.candidate, ratio(pool, workload, a.candidate, b.candidate, 1000))
+        for a, b in track(by_guess[:8], "looking for a pair", console=console, transient=True)
+    ]
+    return min(found, key=lambda f: abs(f[2] - DIFFERENCE))
+
+
+def repeat(
+    pool: Pool, workload: Workload, first: Candidate, second: Candidate, times: int, console: Console
+) -> dict[str, Any]:
+    outcomes: Counter[str] = Counter()
+    verdicts: Counter[str] = Counter()
+    pairs = []
+    for seed in track(range(times), "comparing", console=console, transient=True):
+        test = pool.compare(workload, first, second, seed)
+        if isinstance(test, PairedTest):
+            outcomes[test.outcome.value] += 1
+            verdicts[test.comparison().verdict.value] += 1
+            pairs.append(test.pairs)
+        else:
+            outcomes[test.kind.value] += 1
+    return {"outcomes": dict(outcomes), "verdicts": dict(verdicts), "pairs": statistics.mean(pairs)}
+
+
+def main() -> None:
+    style = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
+    parser.add_argument("--times", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    options = parser.parse_args()
+    console = Console()
+    target = canonical(resolve_target(None, usable_cores()))
+    table = Table(box=None, title=f"{options.times} comparisons each")
+    for column in ("kernel", "pair", "first", "second", "undecided", "same or undecided", "mean pairs"):
+        table.add_column(column, justify="right")
+    results: dict[str, Any] = {}
+    for name, kernel in KERNELS.items():
+        model = lower(from_function(kernel(), name), resolve_target(None, usable_cores()))
+        workload = model.tasks[0].workload
+        with Pool(target, usable_cores()) as pool:
+            first, second, slower = pair_of(pool, workload, console)
+            for label, pair in {f"{slower - 1:.1%} apart": (first, second), "itself": (first, first)}.items():
+                found = repeat(pool, workload, *pair, options.times, console)
+                results[f"{name}, {label}"] = found
+                table.add_row(name, label, *_cells(found))
+    console.print(table)
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "verdicts.json").write_text(json.dumps(results, indent=1))
+
+
+def _cells(found: dict[str, Any]) -> list[str]:
+    outcomes = found["outcomes"]
+    total = sum(outcomes.values())
+    first, second, undecided = (outcomes.get(o, 0) for o in ("first", "second", "undecided"))
+    same = max(first, second) + undecided
+    shares = [f"{n / total:.1%}" for n in (first, second, undecided, same)]
+    return [*shares, f"{found['pairs']:.1f}"]
+
+
+if __name__ == "__main__":
+    main()
