@@ -37,7 +37,7 @@ class ModelEntry(_Frozen):
 
 
 class HardwareEntry(_Frozen):
-    """Where it was measured; ``probes`` hold ``peak_gflops_f32`` (all cores) and ``bandwidth_gbps``."""
+    """Where it was measured; for ``probes`` see ``hardware.describe_hardware``."""
 
     name: str
     fingerprint: str

@@ -68,7 +68,7 @@ def open_session(
         db: URL or path; see ``db.engine.resolve_url``.
         target: See ``autotune.target.resolve_target``.
         threads: Threads of a kernel; None for all cores that this process may use.
-        probe: Measure what the hardware can do, two seconds.
+        probe: Measure what the hardware can do, five seconds.
         create: Make the database where there is none.
     """
     threads = check_threads(threads)

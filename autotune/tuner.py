@@ -15,7 +15,8 @@ from tvm.target import Target
 from autotune.allocation import TaskProgress, next_task
 from autotune.frontends.graph import Model
 from autotune.manifest import CurvePoint
-from autotune.measure.pool import Pool, ReferenceFailed
+from autotune.measure.family import ReferenceFailed
+from autotune.measure.pool import Pool
 from autotune.profile import Profile
 from costmodels.trees import TreeCostModel
 from db.store import Store

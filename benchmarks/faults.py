@@ -4,7 +4,7 @@
 
 Clean and faulty hundreds take turns, so that both see the same machine. While faulty ones are measured, a
 process of the pool is killed from outside now and then. Printed: whether each row is right, how fast the good
-ones went through, and how long the longest wait between two rows was. Writes ``benchmarks/results/faults.json``.
+ones went through, and the longest wait between two rows. Writes ``benchmarks/results/faults.json``.
 """
 
 import argparse
@@ -131,7 +131,7 @@ def campaign(kernel: str, count: int, console: Console) -> dict[str, Any]:
             given = [
                 replace(c, trace=f"{c.trace}#fault:{bad[n]}") if n in bad else c for n, c in enumerate(chunk)
             ]
-            killer = Killer(pool._root.pid)
+            killer = Killer(pool.family.root.pid)
             killer.start()
             rows, seconds, wait_s = measured(pool, workload, given, rival_s)
             killer.stop()

@@ -172,8 +172,8 @@ class Hardware:
         name: What a person reads, such as the processor's name.
         cores: Physical cores that the process may use.
         features: Descriptor: instruction sets, cache sizes in bytes, nominal clock.
-        probes: What the device did on our own probes: ``peak_gflops_f32``, ``bandwidth_gbps``. Noisy, so
-            not part of the identity.
+        probes: What the device did on our own probes, such as ``peak_gflops_f32``. Noisy, so not part of the
+            identity.
     """
 
     name: str

@@ -8,8 +8,8 @@ import numpy as np
 
 from autotune.measure import timing
 from autotune.measure.buffers import Buffer
+from autotune.measure.case import Case
 from autotune.measure.check import INPUT_KINDS, Array, poisoned_output, relative_error
-from autotune.measure.home import Home
 from autotune.measure.protocol import Check, Done, Pairs, Run
 from search.problem import Cache, ErrorKind, MeasureError
 
@@ -32,15 +32,15 @@ class Runner:
         flush: The kernel that empties all caches.
     """
 
-    def __init__(self, home: Home, built: dict[int, Any], flush: timing.FixedKernel) -> None:
-        self._home = home
+    def __init__(self, case: Case, built: dict[int, Any], flush: timing.FixedKernel) -> None:
+        self._case = case
         self._built = built
         self._flush = flush
-        self._inputs = [Buffer(s) for s in home.input_specs]
-        self._outputs = [Buffer(s) for s in home.output_specs]
-        self._poison = [poisoned_output(s) for s in home.output_specs]
+        self._inputs = [Buffer(s) for s in case.input_specs]
+        self._outputs = [Buffer(s) for s in case.output_specs]
+        self._poison = [poisoned_output(s) for s in case.output_specs]
         self._given: list[Array] = []
-        self._give(home.inputs)
+        self._give(case.inputs)
 
     def run(self, request: Run) -> Done:
         """Checks a candidate's output once and races it against the best.
@@ -52,9 +52,9 @@ class Runner:
         self._poison_outputs()
         first_s = timing.seconds(call)
         self._check_bounds()
-        error, allowed = self._error(self._home.expected), self._home.tolerance()
+        error, allowed = self._error(self._case.expected), self._case.tolerance()
         if allowed < error < DOUBTFUL * allowed:
-            judged = self._home.reference.compare(self._home.inputs, [b.array for b in self._outputs])
+            judged = self._case.reference.compare(self._case.inputs, [b.array for b in self._outputs])
             error, allowed = judged or (error, allowed)
         if error > allowed:
             raise Misbehaved(ErrorKind.WRONG_OUTPUT, _wrong(error, allowed))
@@ -75,12 +75,12 @@ class Runner:
         call = self._call(request.key)
         found: list[tuple[float, float]] = []
         for number, kind in enumerate(INPUT_KINDS):
-            inputs = self._home.draw(kind, request.seed + number)
+            inputs = self._case.draw(kind, request.seed + number)
             self._give(inputs)
             self._poison_outputs()
             call()
             self._check_bounds()
-            judged = self._home.reference.compare(inputs, [b.array for b in self._outputs])
+            judged = self._case.reference.compare(inputs, [b.array for b in self._outputs])
             if judged is not None:
                 found.append(judged)
         if not found:
@@ -91,7 +91,7 @@ class Runner:
     def pairs(self, request: Pairs) -> Done:
         """Times two candidates in pairs, varying what an application varies."""
         rng = np.random.default_rng(request.seed)
-        self._give(self._home.draw("normal", request.seed))
+        self._give(self._case.draw("normal", request.seed))
         first, second = self._call(request.first), self._call(request.second)
         flush = self._flush.bound() if request.cache is Cache.COLD else None
         taken: list[timing.Pair] = []

@@ -36,7 +36,7 @@ from tvm.target import Target
 
 from autotune.hardware import describe_hardware
 from autotune.measure import timing
-from autotune.measure.home import Home
+from autotune.measure.case import Case
 from autotune.measure.process import lacks_memory
 from autotune.measure.protocol import (
     UNTUNED,
@@ -76,7 +76,7 @@ class Worker:
         self._cpus = cpus
         self._copies: dict[int, IO[bytes]] = {}  # pid: what it writes to stderr
         self._built: dict[int, Any] = {}
-        self._home: Home | None = None
+        self._case: Case | None = None
         self._runner: Runner | None = None
         cache_bytes = sum(describe_hardware(probe=False).features["cache_bytes"].values()) or UNKNOWN_CACHE
         self._probe, self._flush = timing.fixed_kernels(self.compile, len(cpus), cache_bytes)
@@ -117,10 +117,10 @@ class Worker:
             case End():
                 return self._end(request.pid)
             case Prepare():
-                self._home = Home(request.workload, self._target)
+                self._case = Case(request.workload, self._target)
                 gc.freeze()
             case Reference():
-                self.home.compute()
+                self.case.compute()
             case Build():
                 self.build(request)
             case Probe():
@@ -135,7 +135,7 @@ class Worker:
 
     def build(self, request: Build) -> None:
         """Compiles a candidate."""
-        module = self.home.module
+        module = self.case.module
         self._built[request.key] = self.compile(
             module if request.trace == UNTUNED else apply_trace(module, request.trace)
         )
@@ -145,16 +145,16 @@ class Worker:
         return compile_kernel(module, self._target)
 
     @property
-    def home(self) -> Home:
-        assert self._home is not None, "Prepare comes first"
-        return self._home
+    def case(self) -> Case:
+        assert self._case is not None, "Prepare comes first"
+        return self._case
 
     @property
     def runner(self) -> Runner:
         """Made when first asked for; from then on this process has threads and cannot be copied."""
         if self._runner is None:
             bind(self._cpus)
-            self._runner = Runner(self.home, self._built, self._flush)
+            self._runner = Runner(self.case, self._built, self._flush)
         return self._runner
 
     def _bound(self, kernel: timing.FixedKernel) -> timing.Run:

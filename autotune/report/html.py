@@ -42,7 +42,16 @@ _PHASES = {
 _PROBES = {
     "peak_gflops_f32": ("Peak, float32", "GFLOP/s"),
     "peak_gflops_f32_core": ("Peak, one core", "GFLOP/s"),
+    "peak_gflops_f64": ("Peak, float64", "GFLOP/s"),
+    "peak_gflops_f16": ("Peak, float16", "GFLOP/s"),
+    "peak_gops_i8": ("Peak, int8", "GOP/s"),
     "bandwidth_gbps": ("Memory", "GB/s"),
+    "bandwidth_gbps_core": ("Memory, one core", "GB/s"),
+    "l1d_gbps_core": ("L1, one core", "GB/s"),
+    "l2_gbps_core": ("L2, one core", "GB/s"),
+    "l3_gbps_core": ("L3, one core", "GB/s"),
+    "fork_us": ("Fork of threads", "us"),
+    "clock_ghz": ("Clock", "GHz"),
 }
 
 

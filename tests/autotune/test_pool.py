@@ -15,7 +15,9 @@ from faulty_worker import MARK
 from kernels import TARGET, matmul, workload
 from tvm import te
 
-from autotune.measure.pool import Limits, Pool, ReferenceFailed
+from autotune.measure.family import ReferenceFailed
+from autotune.measure.limits import Limits
+from autotune.measure.pool import Pool
 from autotune.measure.process import WorkersFailed
 from autotune.measure.protocol import Done
 from autotune.measure.sequential import PairedTest
@@ -117,7 +119,7 @@ def children(pid: int) -> list[int]:
 @pytest.mark.parametrize("who", ["home", "root"])
 def test_a_process_killed_from_outside_is_replaced(pool: Pool, who: str) -> None:
     measure(pool, {})
-    pid = pool._root.pid if who == "root" else pool._homes[WORK.hash].process.pid
+    pid = pool.family.root.pid if who == "root" else pool.family.home(WORK).process.pid
     os.kill(pid, signal.SIGKILL)
     assert all(m.error is None for m in measure(pool, {}))
 
@@ -127,7 +129,7 @@ def test_processes_killed_in_the_midst(pool: Pool) -> None:
     for depth in range(1, 4):
         results = pool.measure(WORK, candidates(12))
         first = next(results)
-        below = psutil.Process(pool._root.pid).children(recursive=True)
+        below = psutil.Process(pool.family.root.pid).children(recursive=True)
         below[min(depth, len(below) - 1)].kill()
         errors = [m.error for m in (first, *results)]
         assert len(errors) == 12
@@ -145,7 +147,7 @@ def test_processes_die_with_the_pool() -> None:
     pool = Pool(canonical(TARGET), 2, LIMITS)
     results = pool.measure(WORK, candidates(3))
     next(results)
-    pids = [pool._root.pid, *children(pool._root.pid)]
+    pids = [pool.family.root.pid, *children(pool.family.root.pid)]
     assert len(pids) >= 4  # root, home and builders
     pool.close()
     deadline = time.monotonic() + 5
@@ -156,9 +158,9 @@ def test_processes_die_with_the_pool() -> None:
 
 def test_nothing_is_left_of_a_round(pool: Pool) -> None:
     measure(pool, {0: "run-crash", 1: "build-crash"})
-    before = len(children(pool._root.pid))
+    before = len(children(pool.family.root.pid))
     measure(pool, {2: "run-killed"})
-    assert len(children(pool._root.pid)) == before
+    assert len(children(pool.family.root.pid)) == before
 
 
 def test_workers_that_cannot_start_are_an_error_with_advice() -> None:

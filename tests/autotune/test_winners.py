@@ -105,7 +105,7 @@ def test_the_next_one_where_the_best_is_wrong(store: Store) -> None:
 
 
 def test_a_process_that_died_proves_nothing(store: Store) -> None:
-    a, b = measure(store, 0.1, 0.3)
+    _, b = measure(store, 0.1, 0.3)
     assert contest(store, Referee({b.hash: 0.3})) == b.hash
     assert store.wrong(TASK.workload.hash, samples.HERE.target) == {}
 

@@ -12,7 +12,7 @@ from search.problem import TensorSpec, Workload
 from search.spaces.tir import module_of
 
 
-class Home:
+class Case:
     """Made once for a workload; copies of the process share the memory of ``expected``.
 
     Attributes:

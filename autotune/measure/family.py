@@ -1,0 +1,164 @@
+"""The processes of a pool: a root, a home for each workload, builders, runners. See ``worker``."""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from autotune.measure.limits import Limits
+from autotune.measure.process import Process, Root, WorkersFailed
+from autotune.measure.protocol import Done, Prepare, Reference
+from search.errors import AutotuneError
+from search.problem import ErrorKind, MeasureError, Workload
+
+REFERENCE_TRIES = 3  # the process may be killed from outside while it computes
+
+
+class ReferenceFailed(AutotuneError):
+    """A kernel that cannot even be run with plain loops: its candidates have nothing to be compared with."""
+
+    exit_code = 41
+
+
+@dataclass(eq=False)
+class Home:
+    """A workload, the process that has its inputs, and the copy that computes the reference output.
+
+    Attributes:
+        reference: None once the reference is there.
+        built_s: Seconds that builds took.
+    """
+
+    workload: Workload
+    process: Process
+    reference: Process | None
+    tries: int = REFERENCE_TRIES
+    built_s: list[float] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class Builder:
+    """A process that compiles, what it holds (seconds by key), and its copy that runs that."""
+
+    home: Home
+    process: Process
+    cpu: int
+    built: dict[int, float] = field(default_factory=dict)
+    runner: Process | None = None
+
+    def end_runner(self) -> None:
+        """A process that has run something bad is of no more use."""
+        if self.runner is not None:
+            self.runner.end()
+            self.runner = None
+
+
+class Family:
+    """Makes processes as they are needed, and anew where they have died."""
+
+    def __init__(self, module: str, target: str, cpus: Sequence[int], limits: Limits) -> None:
+        self._module = module
+        self._target = target
+        self._cpus = cpus
+        self._limits = limits
+        self._homes: OrderedDict[str, Home] = OrderedDict()
+        self.root = self._start()
+
+    def close(self) -> None:
+        """Ends all processes: they die with their parents."""
+        self.root.end()
+        self._homes.clear()
+
+    def home(self, workload: Workload) -> Home:
+        """The home of a workload; those used longest ago make room for new ones.
+
+        Raises:
+            ReferenceFailed: Its inputs cannot be made.
+        """
+        home = self._homes.get(workload.hash)
+        if home is None or not home.process.alive:
+            while self._homes and sum(h.workload.bytes for h in self._homes.values()) > self._limits.homes:
+                self._homes.popitem(last=False)[1].process.end()
+            process = self._prepared(workload)
+            home = self._homes[workload.hash] = Home(workload, process, self._referring(process))
+        self._homes.move_to_end(workload.hash)
+        return home
+
+    def await_reference(self, home: Home) -> None:
+        """Waits until the reference output is there.
+
+        Raises:
+            ReferenceFailed: The workload cannot be run with plain loops.
+        """
+        while home.reference is not None:
+            reply = home.reference.receive(self._limits.prepare_s)
+            home.reference.end()
+            home.reference = None
+            if isinstance(reply, MeasureError):
+                home.tries -= 1
+                if reply.kind is not ErrorKind.CRASH or home.tries == 0:
+                    home.process.end()
+                    raise ReferenceFailed(f"{home.workload.name} cannot be run untuned: {reply.text}")
+                home.reference = self._referring(home.process)
+
+    @contextmanager
+    def builders(self, home: Home, cpus: Sequence[int]) -> Iterator[list[Builder]]:
+        """A builder bound to each CPU, for a while: compilers never give all their memory back."""
+        builders = [Builder(home, self._copy(home, [cpu]), cpu) for cpu in cpus]
+        try:
+            yield builders
+        finally:
+            for builder in builders:
+                builder.end_runner()
+                builder.process.end()
+
+    def renew(self, builder: Builder) -> None:
+        """A new process for a builder whose own has died."""
+        builder.process.end()
+        builder.built.clear()
+        builder.process = self._copy(builder.home, [builder.cpu])
+
+    def runner(self, builder: Builder) -> Process:
+        """The copy of a builder that runs what it holds: a new one where there is none or it has died.
+
+        Raises:
+            WorkersFailed: The builder has died.
+        """
+        if builder.runner is None or not builder.runner.alive:
+            builder.runner = builder.process.copy((), self._limits.memory)
+        return builder.runner
+
+    def _copy(self, home: Home, cpus: Sequence[int]) -> Process:
+        """A copy of a workload's home, which is made anew where it has died."""
+        try:
+            return home.process.copy(cpus, self._limits.memory)
+        except WorkersFailed:
+            home.process = self._prepared(home.workload)
+            home.reference = self._referring(home.process)
+            return home.process.copy(cpus, self._limits.memory)
+
+    def _prepared(self, workload: Workload) -> Process:
+        process = self._root_copy()
+        reply = process.ask(Prepare(workload), self._limits.prepare_s)
+        if not isinstance(reply, Done):
+            process.end()
+            text = reply.text if isinstance(reply, MeasureError) else str(reply)
+            raise ReferenceFailed(f"{workload.name} cannot be prepared: {text}")
+        return process
+
+    def _root_copy(self) -> Process:
+        try:
+            return self.root.copy((), self._limits.memory)
+        except WorkersFailed:  # it was killed from outside, and all its copies with it
+            self.root.end()
+            self.root = self._start()
+            return self.root.copy((), self._limits.memory)
+
+    def _referring(self, home: Process) -> Process:
+        """A copy that computes the reference output while builders compile."""
+        process = home.copy((), self._limits.memory)
+        process.send(Reference())
+        return process
+
+    def _start(self) -> Root:
+        return Root(self._module, self._target, self._cpus, self._limits.start_s)
