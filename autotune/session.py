@@ -1,9 +1,9 @@
 """What holds for a whole command: the database, the target, and the conditions of measuring."""
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tvm.target import Target
 
 DISTRIBUTION = "autotune-tensor"
+LATENCIES = ("fork_us",)
+"""Probes that are better if smaller."""
 DECIDING_CACHE = Cache.WARM
 """State of the caches in which winners are chosen, because it predicts their speed within a model better."""
 
@@ -58,6 +60,12 @@ def check_threads(threads: int | None) -> int:
     return threads or cores
 
 
+def best_of(fresh: Mapping[str, float], stored: Mapping[str, float]) -> dict[str, float]:
+    """Probes of the same device, each from when it was quieter: other load can only make them worse."""
+    better = {name: min if name in LATENCIES else max for name in {*fresh, *stored}}
+    return {n: pick(p[n] for p in (fresh, stored) if n in p) for n, pick in better.items()}
+
+
 @contextmanager
 def open_session(
     db: str | None, target: str | None, threads: int | None, probe: bool = True, create: bool = True
@@ -74,5 +82,7 @@ def open_session(
     threads = check_threads(threads)
     resolved = resolve_target(target, threads)
     with Store.open(db, create=create) as store:
-        conditions = Conditions(describe_hardware(probe), canonical(resolved), threads, software_versions())
+        hardware = describe_hardware(probe)
+        hardware = replace(hardware, probes=best_of(hardware.probes, store.probes(hardware.fingerprint)))
+        conditions = Conditions(hardware, canonical(resolved), threads, software_versions())
         yield Session(store, resolved, conditions)

@@ -110,3 +110,8 @@ def workload(session: Session, hash: str) -> Workload:
 def candidate(session: Session, hash: str) -> Candidate:
     row = by_prefix(session, schema.Candidate, hash)
     return to_candidate(row, session.get_one(schema.Workload, row.workload_id).hash)
+
+
+def probes(session: Session, fingerprint: str) -> dict[str, float]:
+    where = schema.Hardware.fingerprint == fingerprint
+    return session.scalars(select(schema.Hardware.probes).where(where)).one_or_none() or {}

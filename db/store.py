@@ -88,6 +88,11 @@ class Store:
         with self._database.reading() as session:
             return records.candidate(session, hash)
 
+    def probes(self, fingerprint: str) -> dict[str, float]:
+        """Probes of the device with this fingerprint; empty where it is not known."""
+        with self._database.reading() as session:
+            return records.probes(session, fingerprint)
+
     # Runs
 
     def start_run(self, spec: RunSpec) -> Run:

@@ -34,6 +34,7 @@ def run(
     Every measurement goes into the database at once; the same command after an interruption goes on where
     it stopped, and a later run starts from what is known. Example: `autotune run net.onnx --minutes 5`
     """
+    from contextlib import ExitStack
     from pathlib import Path
 
     from autotune.api import DEFAULT_FOLDER, make_budget
@@ -53,11 +54,14 @@ def run(
         chosen = select_tasks(lowered, tasks)
         print_tasks(lowered, chosen, json)
         return
-    with open_session(db, target, threads) as session:
-        with screen.status(f"importing {model}"):
-            from autotune.frontends import load_model
+    with screen.status(f"importing {model}"):
+        from autotune.frontends import load_model
 
-            source = load_model(model, shapes, check_batch(batch))
+        source = load_model(model, shapes, check_batch(batch))
+    with ExitStack() as stack:
+        with screen.status("probing this machine"):
+            session = stack.enter_context(open_session(db, target, threads))
+        with screen.status(f"importing {model}"):
             lowered = lower(source, session.target)
         folder = out or Path(DEFAULT_FOLDER / lowered.name)
         flop = sum(t.workload.flop * t.weight for t in lowered.tasks)

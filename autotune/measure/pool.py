@@ -28,6 +28,7 @@ from search.problem import Cache, Candidate, ErrorKind, MeasureError, Measuremen
 WORKER = "autotune.measure.worker"
 NOISY_TRIES = 2  # of timing in a noisy stretch
 PATIENCE_S = 0.3  # to wait for a noisy stretch to end
+PAIRS_A_PROCESS = 4  # so that what favours one side in a process favours it in few pairs only
 MATTERS = 1.5  # times the best: slower candidates are not timed again for noise
 
 
@@ -129,8 +130,8 @@ class Pool:
     ) -> PairedTest | MeasureError:
         """Times two candidates (None for the plain loops) in pairs until it is clear which is faster.
 
-        What an application would vary is varied: two processes compile both, one in each order; each look
-        runs in a new copy of one of them, with new inputs, and each pair at new addresses in random order.
+        What an application would vary is varied: two processes compile both, one in each order; a few pairs
+        at a time run in a new copy of one of them, with new inputs; each at new addresses, in random order.
         """
         test = PairedTest()
         traces = [c.trace if c else UNTUNED for c in (first, second)]
@@ -138,9 +139,10 @@ class Pool:
         with self.family.builders(home, (self._cpus[0], self._cpus[-1])) as builders:
             if error := self._build_pair(builders, traces):
                 return error
-            for look in itertools.count():
-                request = Pairs(0, 1, test.next_pairs, hash((seed, look)) & 0x7FFFFFFF, cache)
-                reply = self._ask_runner(builders[look % 2], request)
+            for turn in itertools.count():
+                count = min(test.next_pairs, PAIRS_A_PROCESS)
+                request = Pairs(0, 1, count, hash((seed, turn)) & 0x7FFFFFFF, cache)
+                reply = self._ask_runner(builders[turn % 2], request)
                 if not isinstance(reply, Done):
                     return _error(reply)
                 test.add(reply.samples_s, reply.rival_s)

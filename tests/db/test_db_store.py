@@ -256,6 +256,12 @@ def test_the_newest_probes_of_a_device_are_kept(store: Store) -> None:
     assert len(store.stats().hardware) == 1
 
 
+def test_probes_of_a_device(store: Store) -> None:
+    assert store.probes(HARDWARE.fingerprint) == {}
+    store.start_run(add_model(store))
+    assert store.probes(HARDWARE.fingerprint) == HARDWARE.probes
+
+
 def test_hardware_with_nothing_known_about_it(store: Store) -> None:
     store.add_workload(workload())
     bare = replace(HERE, hardware=Hardware("", 1), versions={})
