@@ -106,6 +106,12 @@ def measured(
     return rows, time.perf_counter() - started, max(waits)
 
 
+def memory_mb(pool: Pool) -> float:
+    """Resident memory of this process, the root and its homes, between rounds."""
+    root = psutil.Process(pool.family.root.pid)
+    return sum(p.memory_info().rss for p in (psutil.Process(), root, *root.children())) / 1e6
+
+
 def campaign(kernel: str, count: int, console: Console) -> dict[str, Any]:
     target = resolve_target(None, usable_cores())
     workload = lower(from_function(KERNELS[kernel](), kernel), target).tasks[0].workload
@@ -117,6 +123,7 @@ def campaign(kernel: str, count: int, console: Console) -> dict[str, Any]:
         "wrong": [],
         "kinds": Counter(),
         "wait_s": 0.0,
+        "memory_mb": [],
     }
     with Pool(canonical(target), usable_cores(), worker_module="faulty_worker") as pool:
         rows, _, _ = measured(pool, workload, candidates[:32], ())  # what a tuner knows after a round
@@ -140,6 +147,7 @@ def campaign(kernel: str, count: int, console: Console) -> dict[str, Any]:
             found["faulty"][1] += seconds
             found["wait_s"] = max(found["wait_s"], wait_s)
             results = {m.candidate.trace: m for m in rows}
+            found["memory_mb"].append(memory_mb(pool))
             assert len(results) == len(rows) == len(given), "a row is missing or came twice"
             for n, candidate in enumerate(given):
                 error = results[candidate.trace].error
@@ -172,6 +180,8 @@ def main() -> None:
     table.add_row(
         "good ones a minute, faulty", f"{rates['faulty']:.0f} ({rates['faulty'] / rates['clean']:.0%})"
     )
+    memory = found["memory_mb"]
+    table.add_row("memory after the first and the last hundred", f"{memory[0]:.0f} and {memory[-1]:.0f} MB")
     table.add_row("longest wait for a row", f"{found['wait_s']:.1f} s")
     table.add_row("processes killed from outside", str(found["kills"]))
     table.add_row("rows of another kind than expected", str(len(found["wrong"])))

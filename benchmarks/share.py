@@ -4,9 +4,10 @@
     python -m benchmarks.share --out OUT
 
 For each artifact in OUT and each of its tuned kernels: the time of one call inside the running model (the
-virtual machine tells when each call begins and ends), and that of the kernel alone as the tuner measures it,
-in both states of the caches. Prints the median over the kernels of the error of each. Writes
-``OUT/share.json``.
+virtual machine tells when each call begins and ends), and that of the kernel alone as winners are timed, in
+both states of the caches. The model runs before and after each such timing, so that a machine whose speed
+changes from second to second does so for both; the median of REPEATS counts. Prints the median over the
+kernels of the error. Writes ``OUT/share.json``.
 """
 
 import argparse
@@ -17,51 +18,63 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-RUNS = 40
-SHORT_S = 2e-6  # of the callback itself: not a kernel's share
+from search.problem import Cache
+
+REPEATS = 2
+RUNS = 8  # of the model, each time
+CALLBACK_S = 2e-6  # what being told costs: not a kernel's share
 
 
-def inside(folder: Path) -> dict[str, float]:
-    """Median seconds of one call of each function of an artifact, in a process of its own."""
-    from autotune.manifest import Manifest
+class Inside:
+    """A running artifact, in a process of its own, that tells how long its kernels take."""
 
-    threads = str(Manifest.read(folder).threads)
-    result = subprocess.run(
-        [sys.executable, "-m", "benchmarks.share", "--inside", str(folder)],
-        env={**os.environ, "TVM_NUM_THREADS": threads}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    found: dict[str, float] = json.loads(result.stdout.splitlines()[-1])
-    return found
+    def __init__(self, folder: Path, threads: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.share", "--inside", str(folder)],
+            env={**os.environ, "TVM_NUM_THREADS": str(threads)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def seconds(self) -> dict[str, float]:
+        """Median seconds of one call of each function."""
+        assert self._process.stdin and self._process.stdout
+        print(file=self._process.stdin, flush=True)
+        found: dict[str, float] = json.loads(self._process.stdout.readline())
+        return found
 
 
-def _inside(folder: Path) -> None:
+def serve(folder: Path) -> None:
+    """What the process of ``Inside`` does: for each line, some runs."""
     import numpy as np
     import tvm
     from tvm import relax
 
-    from autotune.frontends.model import random_inputs
     from autotune.manifest import Manifest
-    from search.problem import TensorSpec
 
     manifest = Manifest.read(folder)
-    library = tvm.runtime.load_module(str(folder / manifest.library))
-    machine = relax.VirtualMachine(library, tvm.cpu())
-
-    class Input:
-        def __init__(self, spec: TensorSpec) -> None:
-            self.spec = spec
-
-    inputs = random_inputs([Input(TensorSpec(i.shape, i.dtype)) for i in manifest.model.inputs])  # type: ignore[misc]
-    tensors = [tvm.runtime.tensor(np.ascontiguousarray(a)) for a in inputs]
-    for _ in range(5):
-        machine["main"](*tensors)
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(folder / manifest.library)), tvm.cpu())
+    rng = np.random.default_rng(0)
+    tensors = [
+        tvm.runtime.tensor(rng.standard_normal(i.shape).astype(i.dtype)) for i in manifest.model.inputs
+    ]
     taken: dict[str, list[float]] = defaultdict(list)
     began = 0.0
 
@@ -70,38 +83,51 @@ def _inside(folder: Path) -> None:
         if before:
             began = time.perf_counter()
         else:
-            taken[name].append(time.perf_counter() - began)
+            taken[name].append(time.perf_counter() - began - CALLBACK_S)
         return 0
 
     machine.set_instrument(instrument)
-    for _ in range(RUNS):
+    for _ in sys.stdin:
         machine["main"](*tensors)
-    print(json.dumps({name: statistics.median(s) - SHORT_S for name, s in taken.items()}))
+        taken.clear()
+        for _ in range(RUNS):
+            machine["main"](*tensors)
+        print(json.dumps({name: statistics.median(s) for name, s in taken.items()}), flush=True)
 
 
-def alone(name: str, folder: Path, console: Console) -> dict[str, dict[str, float]]:
-    """Median seconds of the winner of each tuned task, by state of the caches and hash of the workload."""
+def share_of(seconds: Mapping[str, float], functions: Mapping[str, str], workload: str) -> float:
+    """Mean over the functions that are this workload."""
+    return statistics.mean(s for name, s in seconds.items() if functions.get(name) == workload)
+
+
+def compare(name: str, folder: Path, console: Console) -> dict[str, dict[str, list[float]]]:
+    """Pairs of the seconds alone over those inside, and the latter, by state of the caches and task."""
     from autotune.frontends import load_model
     from autotune.frontends.graph import lower
     from autotune.measure.pool import Pool
     from autotune.measure.sequential import PairedTest
     from autotune.session import open_session
     from autotune.winners import winner_of
-    from search.problem import Cache
 
-    found: dict[str, dict[str, float]] = {c.value: {} for c in Cache}
-    with open_session(str(folder / "autotune.db"), None, None) as session:
+    found: dict[str, dict[str, list[float]]] = {c.value: {} for c in Cache}
+    with open_session(str(folder / "autotune.db"), None, None, probe=False) as session:
         model = lower(load_model(name), session.target)
-        with Pool(session.conditions.target, session.conditions.threads) as pool:
+        threads = session.conditions.threads
+        with Pool(session.conditions.target, threads) as pool, Inside(folder, threads) as inside:
             for task in track(model.tasks, f"timing kernels of {name}", console=console, transient=True):
                 if (won := winner_of(task, session.store, session.conditions)) is None:
                     continue
-                candidate = won[0].candidate
+                hash_ = task.workload.hash
                 for cache in Cache:
-                    test = pool.compare(task.workload, candidate, candidate, 0, cache)
-                    if isinstance(test, PairedTest):
-                        found[cache.value][task.workload.hash] = statistics.median(test.first_s)
-    return found | {"functions": dict(model.functions)}  # type: ignore[dict-item]
+                    ratios = []
+                    for repeat in range(REPEATS):
+                        around = [share_of(inside.seconds(), model.functions, hash_)]
+                        test = pool.compare(task.workload, won[0].candidate, won[0].candidate, repeat, cache)
+                        around.append(share_of(inside.seconds(), model.functions, hash_))
+                        if isinstance(test, PairedTest):
+                            ratios.append(statistics.median(test.first_s) / statistics.mean(around))
+                    found[cache.value][task.name] = [statistics.median(ratios), statistics.mean(around)]
+    return found
 
 
 def main() -> None:
@@ -112,40 +138,31 @@ def main() -> None:
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
-        _inside(options.inside)
+        serve(options.inside)
         return
     console = Console()
     table = Table(box=None, title="a kernel alone against its share in the model")
-    for column in ("model", "kernels", "inside ms", "warm: error", "sum ms", "cold: error", "sum ms"):
+    for column in ("model", "kernels", "inside ms", "warm: error", "all", "cold: error", "all"):
         table.add_column(column, justify="right")
     results: dict[str, Any] = {}
     for name in options.models.split(","):
-        folder = options.out / name
-        results[name] = _compare(name, folder, console)
-        table.add_row(name, *_row(results[name]))
+        results[name] = compare(name, options.out / name, console)
+        table.add_row(name, *row(results[name]))
     console.print(table)
     (options.out / "share.json").write_text(json.dumps(results, indent=1))
 
 
-def _compare(name: str, folder: Path, console: Console) -> dict[str, Any]:
-    times = alone(name, folder, console)
-    functions: dict[str, str] = times.pop("functions")  # type: ignore[assignment]
-    calls: dict[str, list[float]] = defaultdict(list)
-    for function, seconds in inside(folder).items():
-        if function in functions:
-            calls[functions[function]].append(seconds)
-    share = {h: statistics.mean(s) for h, s in calls.items() if all(h in t for t in times.values())}
-    return {"inside": share, **{c: {h: t[h] for h in share} for c, t in times.items()}}
-
-
-def _row(found: dict[str, Any]) -> list[str]:
-    inside_s = found["inside"]
-    cells = [str(len(inside_s)), f"{sum(inside_s.values()) * 1e3:.2f}"]
-    for cache in ("warm", "cold"):
-        errors = [abs(found[cache][h] / s - 1) for h, s in inside_s.items()]
-        quartiles = statistics.quantiles(errors, n=4)
-        cells.append(f"{statistics.median(errors):.1%} ({quartiles[0]:.0%}-{quartiles[2]:.0%})")
-        cells.append(f"{sum(found[cache].values()) * 1e3:.2f}")
+def row(found: dict[str, dict[str, list[float]]]) -> list[str]:
+    """Median error with quartiles, and the sum of all alone over the sum of all inside, for each state."""
+    cells = []
+    for cache in Cache:
+        tasks = list(found[cache.value].values())
+        errors = [abs(ratio - 1) for ratio, _ in tasks]
+        low, middle, high = statistics.quantiles(errors, n=4)
+        total = sum(s for _, s in tasks)
+        if not cells:
+            cells += [str(len(tasks)), f"{total * 1e3:.2f}"]
+        cells += [f"{middle:.1%} ({low:.0%}-{high:.0%})", f"{sum(r * s for r, s in tasks) / total:.2f}"]
     return cells
 
 
