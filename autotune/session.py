@@ -11,7 +11,7 @@ from autotune.errors import BadInput
 from autotune.hardware import describe_hardware, usable_cores
 from autotune.target import canonical, resolve_target
 from db.store import Store
-from search.problem import Cache, Conditions
+from search.problem import Conditions
 
 if TYPE_CHECKING:
     from tvm.target import Target
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 DISTRIBUTION = "autotune-tensor"
 LATENCIES = ("fork_us",)
 """Probes that are better if smaller."""
-DECIDING_CACHE = Cache.WARM
-"""State of the caches in which winners are chosen, because it predicts their speed within a model better."""
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ from collections.abc import Callable, Sequence
 from autotune.measure.pool import Pool
 from autotune.measure.protocol import Done
 from autotune.measure.sequential import Outcome
-from autotune.session import DECIDING_CACHE
 from db.store import Store
 from search.problem import (
+    Cache,
     Candidate,
     Conditions,
     ErrorKind,
+    Hardware,
     MeasureError,
     Measurement,
     Task,
@@ -31,15 +32,19 @@ def verify_winners(
     conditions: Conditions,
     pool: Pool,
     run_id: int,
+    cache: Cache = Cache.WARM,
     observe: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Finds the winner of each task among its best candidates and verifies it; results go to the store.
 
     What passed before keeps its place until a faster one is shown to be so in pairs. What was wrong is not
     tried again; what was only not faster than plain loops gets another chance.
+
+    Args:
+        cache: State of the caches in which candidates are compared; see ``deciding_cache``.
     """
     for task in tasks:
-        _Contest(task, store, conditions, pool, run_id, observe).hold()
+        _Contest(task, store, conditions, pool, run_id, cache, observe).hold()
 
 
 class _Contest:
@@ -52,6 +57,7 @@ class _Contest:
         conditions: Conditions,
         pool: Pool,
         run_id: int,
+        cache: Cache,
         observe: Callable[[str], None],
     ) -> None:
         self._task = task
@@ -59,6 +65,7 @@ class _Contest:
         self._conditions = conditions
         self._pool = pool
         self._run_id = run_id
+        self._cache = cache
         self._observe = observe
 
     def hold(self) -> None:
@@ -71,7 +78,7 @@ class _Contest:
             if standing and champion == standing[0].candidate:
                 return
             self._observe(f"verifying {self._task.name}")
-            verification = verify(self._task.workload, champion, self._pool, self._run_id)
+            verification = verify(self._task.workload, champion, self._pool, self._run_id, self._cache)
             if verification is None:
                 continue
             self._store.add_verification(self._run_id, self._conditions, verification)
@@ -92,11 +99,23 @@ class _Contest:
         if challenger == champion:
             return False
         self._observe(f"comparing the best of {self._task.name}")
-        test = self._pool.compare(self._task.workload, challenger, champion, self._run_id, DECIDING_CACHE)
+        test = self._pool.compare(self._task.workload, challenger, champion, self._run_id, self._cache)
         return not isinstance(test, MeasureError) and test.outcome is Outcome.FIRST
 
 
-def verify(workload: Workload, candidate: Candidate, pool: Pool, seed: int) -> Verification | None:
+def deciding_cache(constant_bytes: int, hardware: Hardware) -> Cache:
+    """State of the caches that a model's kernels find when it runs over and over.
+
+    Weights are read once a run: where all of them fit into the last-level cache, each kernel finds its own
+    there; where they do not, the others have driven them out. ``benchmarks/share.py`` compares.
+    """
+    sizes = hardware.features.get("cache_bytes", {}).values()
+    return Cache.COLD if sizes and constant_bytes > max(sizes) else Cache.WARM
+
+
+def verify(
+    workload: Workload, candidate: Candidate, pool: Pool, seed: int, cache: Cache
+) -> Verification | None:
     """Compares a candidate with the reference and with plain loops: outputs, then paired times.
 
     None where the process died or ran out of time, which proves nothing against the candidate.
@@ -108,14 +127,14 @@ def verify(workload: Workload, candidate: Candidate, pool: Pool, seed: int) -> V
     if error > allowed:
         text = f"wrong output: error {error:.2e}, tolerance {allowed:.2e}"
         return Verification(candidate, False, error, allowed, text=text)
-    test = pool.compare(workload, candidate, None, seed, DECIDING_CACHE)
+    test = pool.compare(workload, candidate, None, seed, cache)
     if isinstance(test, MeasureError):
         return _failure(candidate, test)
     seen = test.comparison()
     faster = test.outcome is Outcome.FIRST
     return Verification(
         candidate, True, error, allowed, tuple(test.second_s), tuple(test.first_s), faster,
-        (seen.p_faster, seen.low, seen.high), "" if faster else "not faster than plain loops", DECIDING_CACHE,
+        (seen.p_faster, seen.low, seen.high), "" if faster else "not faster than plain loops", cache,
     )  # fmt: skip
 
 

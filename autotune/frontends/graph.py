@@ -46,6 +46,18 @@ class Model:
         return self.source.inputs
 
     @property
+    def constant_bytes(self) -> int:
+        """Of its weights, each once."""
+        sizes: list[int] = []
+
+        def visit(node: relax.Expr) -> None:
+            if isinstance(node, tvm.ir.GenericConst) and hasattr(node.value, "numpy"):
+                sizes.append(node.value.numpy().nbytes)
+
+        relax.analysis.post_order_visit(self.module["main"], visit)
+        return sum(sizes)
+
+    @property
     def hash(self) -> str:
         """Identity for tuning: what is computed on which shapes; the weights' values do not matter."""
         kernels = sorted((t.workload.hash, t.weight) for t in self.tasks)

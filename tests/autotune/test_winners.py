@@ -10,9 +10,9 @@ import pytest
 from autotune.measure.pool import Pool
 from autotune.measure.protocol import Done
 from autotune.measure.sequential import PairedTest
-from autotune.winners import verify_winners, winner_of
+from autotune.winners import deciding_cache, verify_winners, winner_of
 from db.store import Store
-from search.problem import Cache, Candidate, ErrorKind, MeasureError, Task
+from search.problem import Cache, Candidate, ErrorKind, Hardware, MeasureError, Task
 
 PLAIN_S = 1.0
 TASK = Task("only", samples.workload(0), 1)
@@ -115,3 +115,10 @@ def test_slower_than_plain_loops_is_no_winner(store: Store) -> None:
     assert contest(store, Referee({a.hash: 2 * PLAIN_S})) is None
     (proof,) = store.verifications(TASK.workload.hash, samples.HERE)
     assert proof.correct and not proof.faster
+
+
+def test_weights_that_do_not_fit_the_last_level_cache_are_cold() -> None:
+    hardware = Hardware("cpu", 2, {"cache_bytes": {"l1d": 1 << 15, "l2": 1 << 20, "l3": 1 << 25}})
+    assert deciding_cache(1 << 24, hardware) is Cache.WARM
+    assert deciding_cache(1 << 26, hardware) is Cache.COLD
+    assert deciding_cache(1 << 40, Hardware("unknown", 2, {})) is Cache.WARM
