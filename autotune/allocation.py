@@ -12,6 +12,7 @@ from search.problem import Measurement, Task
 
 RECENT_ROUNDS = 3
 HOPELESS_TRIALS = 32  # without a single success: the task is given up
+FLOOR_TRIALS = 16  # that every task gets before any gets more by what it promises
 HEADROOM_SHARE = 0.2  # how much the second guess, an optimist, counts beside the first
 
 
@@ -53,10 +54,10 @@ class TaskProgress:
         self.trials_after.append(self.trials)
 
     def promise_s(self) -> float:
-        """Seconds of the model's latency that the next trial may save; infinite before the first success."""
+        """Seconds of the model's latency that the next trial may save; infinite below the floor."""
         if self.exhausted or (self.best is None and self.trials >= HOPELESS_TRIALS):
             return -math.inf
-        if self.best is None:
+        if self.best is None or self.trials < FLOOR_TRIALS:
             return math.inf
         return self.task.weight * (
             (1 - HEADROOM_SHARE) * self._recent_gain() + HEADROOM_SHARE * self._headroom()
@@ -74,7 +75,12 @@ class TaskProgress:
         return max(0.0, self.latency_s - self.floor_s) / max(self.trials, 1)
 
 
-def next_task(tasks: list[TaskProgress]) -> TaskProgress | None:
-    """The task that promises most; None where no space has anything left."""
-    best = max(tasks, key=lambda t: t.promise_s(), default=None)
-    return best if best is not None and best.promise_s() > -math.inf else None
+def next_task(tasks: list[TaskProgress], least_s: float = 0.0) -> TaskProgress | None:
+    """The task that promises most; None where none has anything left.
+
+    Args:
+        least_s: Seconds of the model's latency that the next trial must promise at least.
+    """
+    # Of those that have not had their floor yet, the one with the fewest trials.
+    best = max(tasks, key=lambda t: (t.promise_s(), -t.trials), default=None)
+    return best if best is not None and best.promise_s() >= least_s else None

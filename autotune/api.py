@@ -22,8 +22,10 @@ from autotune.run import RunOptions, run_model
 from autotune.session import check_threads, open_session
 from autotune.tuner import Budget, Observer
 from search.problem import Task
+from search.searchers import DEFAULT, SEARCHERS
 
 DEFAULT_MINUTES = 10.0
+DEFAULT_GAIN = 0.0005
 DEFAULT_FOLDER = Path("autotune-out")
 
 
@@ -39,6 +41,8 @@ def tune(
     out: str | Path | None = None,
     seed: int = 0,
     tasks: str = "*",
+    searcher: str = DEFAULT,
+    gain: float = DEFAULT_GAIN,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int | None = None,
     observe: Observer = lambda progress: None,
@@ -56,13 +60,15 @@ def tune(
         db: URL or path of the database; the default one lies in the user's data folder.
         out: Folder of the artifact; ``autotune-out/NAME`` by default.
         tasks: Shell pattern of the names of the tasks to tune.
+        searcher: One of ``search.searchers.SEARCHERS``.
+        gain: Share of the model's latency that a round of trials must promise to save, else tuning ends.
         shapes: Sizes of inputs that a file leaves open.
         observe: Called with the progress after each measurement.
 
     Raises:
         AutotuneError: Its subclasses say what was wrong and what to do.
     """
-    options = RunOptions(make_budget(trials, minutes), seed, tasks)
+    options = RunOptions(make_budget(trials, minutes, gain), seed, tasks, check_searcher(searcher))
     source = as_source(model, inputs, shapes, batch)
     with open_session(db, target, threads) as session:
         lowered = lower(source, session.target)
@@ -114,7 +120,18 @@ def lowered_model(source: SourceModel, target: str | None, threads: int | None) 
     return lower(source, resolve_target(target, check_threads(threads)))
 
 
-def make_budget(trials: int | None, minutes: float | None) -> Budget:
+def check_searcher(name: str) -> str:
+    """The name as given.
+
+    Raises:
+        BadInput: There is no such searcher.
+    """
+    if name not in SEARCHERS:
+        raise BadInput(f"no searcher {name!r}; there are {', '.join(SEARCHERS)}")
+    return name
+
+
+def make_budget(trials: int | None, minutes: float | None, gain: float = DEFAULT_GAIN) -> Budget:
     """The budget of a run from what a person gave.
 
     Raises:
@@ -124,9 +141,11 @@ def make_budget(trials: int | None, minutes: float | None) -> Budget:
         raise BadInput(f"--trials {trials}: expected at least 1")
     if minutes is not None and not 0 < minutes < float("inf"):
         raise BadInput(f"--minutes {minutes:g}: expected a positive number")
+    if not 0 <= gain < 1:
+        raise BadInput(f"a gain of {gain:g}: expected a share from 0 to 1, such as {DEFAULT_GAIN:g}")
     if trials is None and minutes is None:
         minutes = DEFAULT_MINUTES
-    return Budget(trials, minutes * 60 if minutes is not None else None)
+    return Budget(trials, minutes * 60 if minutes is not None else None, gain)
 
 
 def as_source(

@@ -96,6 +96,7 @@ class RunEntry(_Frozen):
     """The run that led here. ``None`` ids and zero trials for ``autotune compile``.
 
     Attributes:
+        settled: It ended because no task promised enough any more, before its budget was spent.
         noise: What the machine's noise was before and after each stretch of timing.
         own_s: Seconds that the last process that worked on the run spent in each of its phases.
     """
@@ -103,6 +104,7 @@ class RunEntry(_Frozen):
     id: int | None = None
     seed: int = 0
     trials: int = 0
+    settled: bool = False
     elapsed_s: float = 0.0
     failures: dict[str, int] = {}
     curve: tuple[CurvePoint, ...] = ()

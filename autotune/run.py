@@ -16,6 +16,7 @@ from autotune.tuner import Budget, Observer, Progress, Tuner
 from autotune.winners import deciding_cache, verify_winners
 from db.values import Run, RunSpec, RunStatus
 from search.problem import Task
+from search.searchers import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class RunOptions:
     budget: Budget
     seed: int = 0
     tasks: str = "*"
+    searcher: str = DEFAULT
 
 
 def select_tasks(model: Model, pattern: str) -> tuple[Task, ...]:
@@ -59,7 +61,11 @@ def run_model(
     reference_outputs(model)  # before minutes are spent on what could not be checked
     store, conditions = session.store, session.conditions
     store.add_model(model.hash, model.name, model.source.source, model.tasks)
-    settings = {"trials": options.budget.trials, "seconds": options.budget.seconds, "tasks": options.tasks}
+    budget = options.budget
+    settings = {
+        "trials": budget.trials, "seconds": budget.seconds, "gain": budget.gain, "tasks": options.tasks,
+        "searcher": options.searcher,
+    }  # fmt: skip
     spec = RunSpec(model.hash, conditions, options.seed, settings)
     earlier = store.resumable_run(spec)
     goes_on = earlier is not None and _goes_on(earlier, spec, options)
@@ -67,7 +73,9 @@ def run_model(
     status = RunStatus.FAILED
     try:
         profile = Profile()
-        tuner = Tuner(model, tasks, session.target, conditions, store, options.budget, observe, profile)
+        tuner = Tuner(
+            model, tasks, session.target, conditions, store, budget, observe, profile, options.searcher
+        )
 
         def say(doing: str) -> None:
             tuner.progress.doing = doing
@@ -95,7 +103,8 @@ def _goes_on(earlier: Run, spec: RunSpec, options: RunOptions) -> bool:
     """Whether a run that was left is the one asked for: the same, or the same tasks with budget to spare."""
     before = earlier.spec.settings
     left = options.budget.left(earlier.trials, earlier.elapsed_s)
-    return before == spec.settings or (before.get("tasks") == options.tasks and left)
+    same = all(before.get(k, v) == v for k, v in (("tasks", options.tasks), ("searcher", options.searcher)))
+    return before == spec.settings or (same and left)
 
 
 def _run_entry(
@@ -105,6 +114,7 @@ def _run_entry(
         id=run_id,
         seed=seed,
         trials=progress.trials,
+        settled=progress.settled,
         elapsed_s=progress.elapsed_s,
         failures=dict(progress.failures),
         curve=tuple(progress.curve),

@@ -7,8 +7,9 @@ and the cost model what was measured.
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tvm.target import Target
 
@@ -19,25 +20,36 @@ from autotune.measure.family import ReferenceFailed
 from autotune.measure.pool import Pool
 from autotune.profile import Profile
 from costmodels.trees import TreeCostModel
+from costmodels.values import TreeValueModel
 from db.store import Store
 from db.values import Run
 from search.errors import AutotuneError, UnsupportedWorkload
-from search.problem import Conditions, ErrorKind, MeasureError, Measurement, Task, Workload
+from search.problem import Candidate, Conditions, ErrorKind, MeasureError, Measurement, Task, Workload
+from search.searchers import DEFAULT, SEARCHERS, Scorers
 from search.searchers.base import Searcher
-from search.searchers.evolutionary import EvolutionarySearcher
-from search.spaces.trace import TraceSpace
+from search.searchers.seeded import SeededSearcher
+from search.similarity import nearest
+from search.space import Draft
+from search.spaces.trace import SPACE_NAME, TraceSpace
 
 ROUND = 32  # trials of one task before the next is chosen
 FIRST_ROUND = 8  # so that every task is known soon; what they teach helps the tasks after them
+IMPORTED = "metaschedule/1"  # the space of imported traces (db.exchange.metaschedule)
+ALIKE = 4  # most similar workloads whose best schedules a task begins with
 FASTER_THAN_LIGHT = 4.0  # times the probed peak, which other load may have halved: no kernel is that fast
 
 
 @dataclass(frozen=True)
 class Budget:
-    """When to stop: whichever comes first. A resumed run's earlier trials and seconds count."""
+    """When to stop: whichever comes first. A resumed run's earlier trials and seconds count.
+
+    Attributes:
+        gain: Share of the model's latency that a round must promise to save, else the run is done.
+    """
 
     trials: int | None = None
     seconds: float | None = None
+    gain: float = 0.0
 
     def left(self, trials: int, elapsed_s: float) -> bool:
         """Whether there is something left."""
@@ -58,6 +70,7 @@ class Progress:
 
     Attributes:
         earlier_trials: Of ``trials``, those made by processes that worked on the run before.
+        settled: It ended because no task promised enough any more.
         records: Measurements found in the database when the run began.
     """
 
@@ -69,6 +82,7 @@ class Progress:
     earlier_s: float = 0.0
     records: int = 0
     doing: str = ""
+    settled: bool = False
     failures: Counter[str] = field(default_factory=Counter)
     last_failure: str = ""
     curve: list[CurvePoint] = field(default_factory=list)
@@ -98,6 +112,7 @@ class Tuner:
 
     Args:
         tasks: Which of the model's tasks to tune.
+        searcher: One of ``search.searchers.SEARCHERS``.
         observe: Called after each measurement and before each longer step.
         profile: Told where the time goes.
     """
@@ -112,13 +127,18 @@ class Tuner:
         budget: Budget,
         observe: Observer = lambda progress: None,
         profile: Profile | None = None,
+        searcher: str = DEFAULT,
     ) -> None:
         self._profile = profile or Profile()
+        self._make_searcher = SEARCHERS[searcher]
         self._target = target
         self._conditions = conditions
         self._store = store
         self._observe = observe
         self._cost_model = TreeCostModel(span=self._profile.span)
+        self._values = TreeValueModel(span=self._profile.span)
+        self._elsewhere: list[tuple[Workload, Candidate]] = []
+        self._imported: list[tuple[Workload, Candidate]] = []
         self._searchers: dict[str, Searcher] = {}
         self.progress = Progress([TaskProgress(t, self._floor_s(t)) for t in tasks], budget)
 
@@ -134,8 +154,9 @@ class Tuner:
         self._recall(run.spec.seed)
         started = time.monotonic()
         while progress.budget.left(progress.trials, progress.elapsed_s):
-            task = next_task(progress.tasks)
+            task = next_task(progress.tasks, self._least_s())
             if task is None:
+                progress.settled = progress.budget.gain > 0
                 break
             for measurement in self._round(task, pool):
                 progress.trials += 1
@@ -148,8 +169,16 @@ class Tuner:
             task.end_round()
         return progress
 
+    def _least_s(self) -> float:
+        """Seconds that a trial must promise to save."""
+        latency_s, gain = self.progress.latency_s, self.progress.budget.gain
+        return gain * latency_s / ROUND if gain and math.isfinite(latency_s) else 0.0
+
     def _recall(self, seed: int) -> None:
         """Makes spaces and searchers, and tells them what the database holds."""
+        with self._profile.span("database"):
+            self._elsewhere = self._store.fastest(SPACE_NAME, self._conditions.target)
+            self._imported = self._store.fastest(IMPORTED)
         for task in self.progress.tasks:
             workload = task.task.workload
             self._say(f"reading records of {task.task.name}")
@@ -158,16 +187,33 @@ class Tuner:
             except UnsupportedWorkload as error:
                 self._give_up(task, error)
                 continue
-            searcher = EvolutionarySearcher(space, self._cost_model, seed)
+            inner = self._make_searcher(space, Scorers(self._cost_model, self._values), seed)
+            searcher = SeededSearcher(inner, space, partial(self._hints, space), seed)
             known = self._known(workload, space.name)
             searcher.update(known)
-            self._cost_model.add(workload, known)
+            self._learn(workload, known)
             for measurement in known:
                 task.add(measurement)
             if known:
                 task.end_round()
             self.progress.records += len(known)
             self._searchers[workload.hash] = searcher
+
+    def _learn(self, workload: Workload, measured: Sequence[Measurement]) -> None:
+        self._cost_model.add(workload, measured)
+        self._values.add(workload, measured)
+
+    def _hints(self, space: TraceSpace) -> list[Draft]:
+        """The best schedules of similar workloads, of this run or in the database, fitted to this space.
+
+        Also those of the same workload on another device or from another tuner: they are measured here like
+        any other candidate.
+        """
+        here = [(t.task.workload, t.best.candidate) for t in self.progress.tasks if t.best]
+        alike = nearest(space.workload, [*here, *self._elsewhere], ALIKE)
+        imported = [c for w, c in self._imported if w.hash == space.workload.hash]
+        drafts = [space.adopt(c.trace) for c in imported] + [space.adapt(c.choices) for _, c in alike]
+        return list(dict.fromkeys(d for d in drafts if d is not None))
 
     def _known(self, workload: Workload, space: str) -> list[Measurement]:
         """What the database holds; what was found wrong since, under whichever conditions, as failed."""
@@ -203,7 +249,7 @@ class Tuner:
         finally:
             with self._profile.span("search"):
                 searcher.update(measured)
-                self._cost_model.add(workload, measured)
+                self._learn(workload, measured)
 
     def _give_up(self, task: TaskProgress, error: AutotuneError) -> None:
         """Leaves a task as it is; the others go on."""

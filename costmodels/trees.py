@@ -1,32 +1,43 @@
-"""Gradient-boosted trees over decisions: the baseline cost model, fitted anew as measurements arrive.
+"""Trees over decisions: the baseline cost model, fitted anew as measurements arrive.
 
-One regressor for each signature (``costmodels.encodings.decisions``) learns from all workloads that have
-it, so that a model's tenth convolution profits from the nine before. The label is that of TenSet: the best
-latency known of a workload over the candidate's, between 0 (failed) and 1 (best).
+One forest for each signature (``costmodels.encodings.decisions``) learns from all workloads that have it, so
+that a model's tenth convolution profits from the nine before. The label is that of TenSet: the best latency
+known of a workload over the candidate's, between 0 (failed) and 1 (best). So what fails is learnt as well.
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
 from threadpoolctl import threadpool_limits
 
 from costmodels.encodings.decisions import Signature, encode, signature
 from search.problem import Measurement, Workload
+from search.scorer import Prediction, Scored, choices_of
 from search.space import Draft
 
 Span = Callable[[Literal["features", "model"]], AbstractContextManager[None]]
 
-MIN_ROWS = 16  # measurements of a signature before anything is predicted
+MIN_ROWS = 4  # measurements of a signature before anything is predicted
 MAX_ROWS = 4000  # newest measurements of a signature that are learnt from: keeps a fit under a second
+FRESHNESS = 16  # a model is fitted anew when a 16th to a 32nd has come to what it was fitted to
+TREES = 24
+
+
+class _Row(NamedTuple):
+    """A measurement of the workload with this hash, encoded."""
+
+    workload: str
+    measurement: Measurement
+    features: NDArray[np.float64]
 
 
 class TreeCostModel:
-    """A ``search.scorer.Scorer`` that learns.
+    """A ``search.scorer.Scorer`` of complete drafts that learns.
 
     >>> model.add(workload, measurements)         # doctest: +SKIP
     >>> model.score(workload, drafts)             # doctest: +SKIP
@@ -38,53 +49,94 @@ class TreeCostModel:
     def __init__(self, seed: int = 0, span: Span = lambda phase: nullcontext()) -> None:
         self._seed = seed
         self._span = span
-        self._rows: dict[Signature, list[tuple[Workload, Measurement]]] = defaultdict(list)
+        self._rows: dict[Signature, list[_Row]] = defaultdict(list)
         self._best: dict[str, float] = {}
-        self._regressors: dict[Signature, HistGradientBoostingRegressor] = {}
-        self._stale: set[Signature] = set()
+        self._forests: dict[Signature, tuple[int, Forest]] = {}
 
     def add(self, workload: Workload, measurements: Sequence[Measurement]) -> None:
         """Takes note of measurements; what they change is fitted when next asked for."""
+        groups: dict[Signature, list[Measurement]] = defaultdict(list)
         for m in measurements:
-            kind = signature(m.candidate.choices)
-            self._rows[kind].append((workload, m))
-            self._stale.add(kind)
+            groups[signature(m.candidate.choices)].append(m)
             self._best[workload.hash] = min(self._best.get(workload.hash, np.inf), m.latency_s)
+        for kind, some in groups.items():
+            features = self._encode(workload, [m.candidate.choices for m in some], kind)
+            self._rows[kind] += [_Row(workload.hash, m, f) for m, f in zip(some, features, strict=True)]
 
-    def score(self, workload: Workload, drafts: Sequence[Draft]) -> NDArray[np.float64] | None:
-        """Predicted share of the best speed, shape [n]; None where too little is known of every draft."""
+    def score(self, workload: Workload, items: Sequence[Scored]) -> Prediction | None:
+        """Predicted share of the best speed; None where too little is known of every item."""
+        drafts = [choices_of(item) for item in items]
         groups: dict[Signature, list[int]] = defaultdict(list)
         for n, draft in enumerate(drafts):
             groups[signature(draft)].append(n)
-        scores = np.full(len(drafts), np.nan)
+        scores, spreads = np.full(len(drafts), np.nan), np.full(len(drafts), np.nan)
         # One thread: the tables are small, and OpenMP's barriers take seconds beside busy workers.
         with self._span("model"), threadpool_limits(1, user_api="openmp"):
             for kind, places in groups.items():
-                regressor = self._regressor(kind)
-                if regressor is not None:
-                    scores[places] = regressor.predict(self._encode(workload, [drafts[n] for n in places]))
+                forest = self._forest(kind)
+                if forest is not None:
+                    features = self._encode(workload, [drafts[n] for n in places], kind)
+                    scores[places], spreads[places] = forest.predict(features)
         if np.isnan(scores).all():
             return None
-        # What nothing is known of counts as average, so that it is tried at times.
-        return np.where(np.isnan(scores), np.nanmedian(scores), scores)
+        # What nothing is known of counts as average, and as uncertain as the labels are, so that it is tried.
+        unknown = np.isnan(scores)
+        return Prediction(np.where(unknown, np.nanmedian(scores), scores), np.where(unknown, 0.5, spreads))
 
-    def _encode(self, workload: Workload, drafts: Sequence[Draft]) -> NDArray[np.float64]:
+    def _encode(self, workload: Workload, drafts: Sequence[Draft], kind: Signature) -> NDArray[np.float64]:
         with self._span("features"):
-            about = np.log2([1 + workload.flop, 1 + workload.bytes, workload.reduction])
-            return np.concatenate([encode(drafts), np.tile(about, (len(drafts), 1))], axis=1)
+            return with_workload(workload, encode(drafts, kind))
 
-    def _regressor(self, kind: Signature) -> HistGradientBoostingRegressor | None:
-        if kind in self._stale and len(self._rows[kind]) >= MIN_ROWS:
-            self._regressors[kind] = self._fit(kind)
-            self._stale.discard(kind)
-        return self._regressors.get(kind)
+    def _forest(self, kind: Signature) -> "Forest | None":
+        """Of the first so many measurements, in whichever portions they came: a resumed run has the same."""
+        count = milestone(len(self._rows[kind]))
+        if count < MIN_ROWS:
+            return None
+        fitted, forest = self._forests.get(kind, (0, None))
+        if forest is None or fitted != count:
+            rows = self._rows[kind][:count][-MAX_ROWS:]
+            labels = [label(row.measurement, self._best[row.workload]) for row in rows]
+            forest = Forest(np.stack([row.features for row in rows]), np.array(labels), self._seed)
+            self._forests[kind] = count, forest
+        return forest
 
-    def _fit(self, kind: Signature) -> HistGradientBoostingRegressor:
-        rows = self._rows[kind][-MAX_ROWS:]
-        features = np.concatenate([self._encode(w, [m.candidate.choices]) for w, m in rows])
-        labels = [self._best[w.hash] / m.latency_s if m.error is None else 0.0 for w, m in rows]
-        regressor = HistGradientBoostingRegressor(
-            max_iter=120, learning_rate=0.1, max_leaf_nodes=15, min_samples_leaf=3, early_stopping=False,
-            random_state=self._seed,
+
+def milestone(count: int) -> int:
+    """How many of ``count`` measurements a model is fitted to: a fit costs more than the last few add."""
+    step = 1 << max(0, count.bit_length() - FRESHNESS.bit_length())
+    return count - count % step
+
+
+def with_workload(workload: Workload, features: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Features of drafts, followed by three of their workload: its work, its bytes, its longest sum."""
+    about = np.log2([1 + workload.flop, 1 + workload.bytes, workload.reduction])
+    return np.concatenate([features, np.tile(about, (len(features), 1))], axis=1)
+
+
+def label(measurement: Measurement, best_s: float) -> float:
+    """Share of the best speed: 1 the best, 0 what failed."""
+    return best_s / measurement.latency_s if measurement.error is None else 0.0
+
+
+class Forest:
+    """Boosted and extremely randomised trees, averaged; how much the latter disagree is how little they know.
+
+    Args:
+        features: Shape [n, features]; NaN where something is not decided.
+        labels: Shape [n].
+    """
+
+    def __init__(self, features: NDArray[np.float64], labels: NDArray[np.float64], seed: int) -> None:
+        self._random = ExtraTreesRegressor(n_estimators=TREES, max_features=0.8, random_state=seed)
+        self._random.fit(features, labels)
+        self._boosted = HistGradientBoostingRegressor(
+            max_iter=100, learning_rate=0.1, max_leaf_nodes=15, min_samples_leaf=3, early_stopping=False,
+            random_state=seed,
         )  # fmt: skip
-        return regressor.fit(features, np.array(labels))
+        self._boosted.fit(features, labels)
+
+    def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mean and standard deviation, each of shape [n]."""
+        checked = np.asarray(features, dtype=np.float32)  # what each tree would do again
+        each = np.stack([tree.tree_.predict(checked)[:, 0] for tree in self._random.estimators_])
+        return (each.mean(axis=0) + self._boosted.predict(features)) / 2, each.std(axis=0)

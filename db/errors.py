@@ -71,3 +71,15 @@ class DatabaseExists(AutotuneError):
     """Creating was asked for where something lies already; nothing was touched."""
 
     exit_code = 30
+
+
+class BadRecords(AutotuneError):
+    """A file of records that cannot be read or written, is in no known format, or too damaged for any use."""
+
+    exit_code = 32
+
+
+class NoUsableRecords(AutotuneError):
+    """Nothing of what was to be imported or exported could be."""
+
+    exit_code = 33

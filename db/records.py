@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from db import schema
@@ -14,6 +14,7 @@ from db.rows import (
     known_ids,
     recorded,
     to_candidate,
+    to_hardware,
     to_workload,
     workload_row,
 )
@@ -58,6 +59,7 @@ def add_candidates(session: Session, candidates: Sequence[Candidate]) -> dict[st
             "space": c.space,
             "choices": c.choices,
             "trace": c.trace,
+            "origin": c.origin,
         }
         for c in candidates
     }
@@ -96,6 +98,40 @@ def measurements(
     if space is not None:
         query = query.where(C.space == space)
     return [to_measurement(m, to_candidate(c, workload)) for m, c in session.execute(query)]
+
+
+def conditions(session: Session, workload: str) -> list[Conditions]:
+    M, C, W = schema.Measurement, schema.Candidate, schema.Workload
+    key = M.hardware_id, M.target, M.threads
+    query = (
+        select(*key)
+        .join(C, C.id == M.candidate_id)
+        .join(W, W.id == C.workload_id)
+        .where(W.hash == workload)
+        .group_by(*key)
+        .order_by(func.count().desc(), *key)
+    )
+    return [
+        Conditions(to_hardware(session.get_one(schema.Hardware, id)), target, threads)
+        for id, target, threads in session.execute(query)
+    ]
+
+
+def fastest(session: Session, space: str, target: str | None) -> list[tuple[Workload, Candidate]]:
+    M, C, W = schema.Measurement, schema.Candidate, schema.Workload
+    place = func.row_number().over(partition_by=C.workload_id, order_by=(M.latency_s, M.id)).label("place")
+    timed = (
+        select(C.id, place).join(C, C.id == M.candidate_id).where(C.space == space, M.latency_s.is_not(None))
+    )
+    ranked = (timed if target is None else timed.where(M.target == target)).subquery()
+    query = (
+        select(W, C)
+        .join(C, C.workload_id == W.id)
+        .join(ranked, ranked.c.id == C.id)
+        .where(ranked.c.place == 1)
+        .order_by(W.id)
+    )
+    return [(to_workload(w), to_candidate(c, w.hash)) for w, c in session.execute(query)]
 
 
 def to_measurement(row: schema.Measurement, candidate: Candidate) -> Measurement:

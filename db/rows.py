@@ -118,7 +118,7 @@ def to_workload(row: schema.Workload) -> Workload:
 
 def to_candidate(row: schema.Candidate, workload: str) -> Candidate:
     choices = tuple(tuple(c) if isinstance(c, list) else c for c in row.choices)
-    return Candidate(workload, row.space, choices, row.trace)
+    return Candidate(workload, row.space, choices, row.trace, row.origin)
 
 
 def to_hardware(row: schema.Hardware) -> Hardware:

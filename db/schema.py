@@ -184,6 +184,7 @@ class Candidate(Base):
     space: Mapped[str]
     choices: Mapped[list[Any]]
     trace: Mapped[str] = mapped_column(Compressed)
+    origin: Mapped[str] = mapped_column(server_default="")
 
 
 class Measurement(UnderConditions, Base):

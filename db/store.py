@@ -5,14 +5,16 @@ there. Any number of processes may use a database at once, each with a store of 
 forking); threads may share a store. What goes wrong with the database is one of ``db.errors``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from db import migrate, records, runs, summaries, winners
+from db import migrate, records, runs, stream, summaries, winners
 from db.engine import BUSY_TIMEOUT_S, Database, resolve_url, shown
 from db.values import Artifact, Run, RunDetail, RunSpec, RunStatus, RunSummary, Stats, WorkloadDetail
 from search.problem import Candidate, Conditions, Measurement, Task, Verification, Workload
+
+_PAGE = 500
 
 
 class Store:
@@ -144,6 +146,20 @@ class Store:
         with self._database.writing() as session:
             records.add_measurements(session, run_id, conditions, measurements)
 
+    def conditions(self, workload: str) -> list[Conditions]:
+        """Under what a workload (by its full hash) was measured; those with most measurements first."""
+        with self._database.reading() as session:
+            return records.conditions(session, workload)
+
+    def fastest(self, space: str, target: str | None = None) -> list[tuple[Workload, Candidate]]:
+        """The fastest candidate of each workload in a space, on whichever device: hints, no more.
+
+        Args:
+            target: Only those measured for it.
+        """
+        with self._database.reading() as session:
+            return records.fastest(session, space, target)
+
     def measurements(
         self, workload: str, conditions: Conditions, space: str | None = None
     ) -> list[Measurement]:
@@ -159,6 +175,31 @@ class Store:
         """
         with self._database.reading() as session:
             return winners.best(session, workload, conditions, n)
+
+    def add_missing(
+        self, workloads: Sequence[Workload], records: Sequence[tuple[Conditions, Measurement]]
+    ) -> int:
+        """Adds workloads, and those measurements that are not there yet; gives the number of these.
+
+        A measurement is there where one of the same candidate and conditions has the same ``measured_at``,
+        and the same samples or the same kind of error.
+
+        Raises:
+            NoSuchRecord: A measurement's workload is neither given nor there.
+        """
+        with self._database.writing() as session:
+            return stream.add_missing(session, workloads, records)
+
+    def stream(self, workload: str | None = None) -> Iterator[tuple[Conditions, Measurement]]:
+        """Every measurement, or those of one workload (by its hash), oldest first, in bounded memory.
+
+        Each page of some hundred is a transaction. What is added meanwhile comes at the end.
+        """
+        after: int | None = 0
+        while after is not None:
+            with self._database.reading() as session:
+                some, after = stream.page(session, workload, after, _PAGE)
+            yield from some
 
     # Proof and product
 

@@ -98,12 +98,14 @@ class Candidate:
         space: Name and version of the space whose decisions these are.
         choices: One entry a decision, in order.
         trace: All that is needed to rebuild the program without the space: a TVM trace as JSON.
+        origin: The part of a searcher that proposed it, where one has several; no part of the identity.
     """
 
     workload: str
     space: str
     choices: tuple[Choice, ...]
     trace: str = field(repr=False, compare=False)
+    origin: str = field(default="", compare=False)
 
     @property
     def hash(self) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autotune.cli import bench, build, database, doctor, run, tasks
+from autotune.cli import bench, build, database, doctor, replay, run, tasks
 from search.errors import AutotuneError
 
 INTERRUPTED = 130
@@ -27,6 +27,7 @@ app.command("tasks")(tasks.tasks)
 app.command("compile")(build.compile_command)
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
+app.command("replay")(replay.replay)
 app.add_typer(database.app, name="db")
 
 

@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from autotune.cli import options
+from autotune.cli import exchange, options
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 app = typer.Typer(no_args_is_help=True, help="Look after the database of measurements.")
+app.command("import")(exchange.import_records)
+app.command("export")(exchange.export_records)
 
 
 @app.command()

@@ -22,6 +22,19 @@ def run(
     out: options.Out = None,
     seed: Annotated[int, typer.Option(help="Seed of the search.")] = 0,
     tasks: Annotated[str, typer.Option(metavar="PATTERN", help="Tune only tasks whose name matches.")] = "*",
+    searcher: Annotated[
+        str | None,
+        typer.Option(
+            help="Who chooses the candidates; `autotune replay` compares them.", show_default="cascade"
+        ),
+    ] = None,
+    gain: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the model's latency that 32 trials must promise, else it ends.",
+            show_default="0.0005",
+        ),
+    ] = None,
     input: options.Inputs = [],  # noqa: B006  (typer reads the default)
     batch: options.Batch = None,
     dry_run: Annotated[
@@ -37,14 +50,16 @@ def run(
     from contextlib import ExitStack
     from pathlib import Path
 
-    from autotune.api import DEFAULT_FOLDER, make_budget
+    from autotune.api import DEFAULT_FOLDER, DEFAULT_GAIN, check_searcher, make_budget
     from autotune.cli.console import console, lowering, show_result
     from autotune.cli.progress import LiveProgress
     from autotune.frontends.graph import lower
     from autotune.run import RunOptions, run_model, select_tasks
     from autotune.session import open_session
+    from search.searchers import DEFAULT
 
-    budget = make_budget(trials, minutes)
+    budget = make_budget(trials, minutes, DEFAULT_GAIN if gain is None else gain)
+    searcher = check_searcher(searcher or DEFAULT)
     shapes = parse_shapes(input)
     screen = console(json)
     if dry_run:
@@ -70,6 +85,6 @@ def run(
             f"{session.conditions.threads} threads; records in {session.store}"
         )
         with LiveProgress(screen) as live:
-            run_options = RunOptions(budget, seed, tasks)
+            run_options = RunOptions(budget, seed, tasks, searcher)
             manifest = run_model(lowered, session, run_options, folder, live.observe)
     show_result(manifest, folder, screen, json)

@@ -113,11 +113,12 @@ def _failures(manifest: Manifest) -> Text:
     run = manifest.run
     if not run.trials:
         return Text("Compiled from records; no candidate was measured.")
+    settled = " Ended early: no task promised enough any more (--gain 0 goes on)." if run.settled else ""
     if not run.failures:
-        return Text(f"No failures in {run.trials} trials.")
+        return Text(f"No failures in {run.trials} trials.{settled}")
     kinds = sorted(run.failures.items(), key=lambda item: -item[1])
     text = ", ".join(f"{count} {numbers.plain(kind).replace('_', ' ')}" for kind, count in kinds)
-    return Text(f"Failures: {sum(run.failures.values())} of {run.trials} trials: {text}")
+    return Text(f"Failures: {sum(run.failures.values())} of {run.trials} trials: {text}.{settled}")
 
 
 def _phases(facts: Facts) -> Iterator[Text]:

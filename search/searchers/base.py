@@ -3,7 +3,7 @@
 A searcher proposes candidates and hears what became of them. It does not build, measure, store or count
 budgets; the tuner does, in this order::
 
-    searcher = EvolutionarySearcher(space, scorer, seed=0)
+    searcher = CascadeSearcher(space, scorer, seed=0)
     searcher.update(measurements_from_earlier_runs)
     while budget:
         candidates = searcher.suggest(32)
@@ -13,14 +13,18 @@ All a searcher knows follows from its seed and the measurements it was told, in 
 was killed goes on as if nothing had happened: its searchers are told what the database holds.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from search.errors import InvalidCandidate
 from search.problem import Candidate, Choice, Measurement
-from search.space import Draft, Space
+from search.space import ENUMERABLE, Draft, Space, enumerate_drafts
+
+TRIES = 20  # drafts drawn for a candidate, before a space counts as exhausted
 
 
 class Searcher(Protocol):
@@ -47,6 +51,11 @@ class History:
         self.measurements += mine
         self.measured.update(m.candidate.choices for m in mine)
 
+    @property
+    def best_s(self) -> float:
+        """The least latency; infinite before the first success."""
+        return min((m.latency_s for m in self.measurements), default=math.inf)
+
     def generator(self) -> np.random.Generator:
         """The same for the same seed and number of measurements."""
         return np.random.default_rng([self._seed, len(self.measurements)])
@@ -57,13 +66,20 @@ class History:
         return sorted(successes, key=lambda m: m.latency_s)[:n]
 
     def realize_new(
-        self, drafts: Sequence[Draft], n: int, taken: set[tuple[Choice, ...]], rng: np.random.Generator
+        self,
+        drafts: Iterable[Draft],
+        n: int,
+        taken: set[tuple[Choice, ...]],
+        rng: np.random.Generator,
+        origin: str = "",
     ) -> list[Candidate]:
-        """Realizes drafts in order until there are ``n`` that are legal and new; adds them to ``taken``."""
+        """Realizes drafts in order until there are ``n`` that are legal and new; adds them to ``taken``.
+
+        Args:
+            origin: What the candidates will say of where they come from.
+        """
         found: list[Candidate] = []
-        for draft in drafts:
-            if len(found) == n:
-                break
+        for draft in drafts if n > 0 else ():
             if draft in taken or draft in self.measured:
                 continue
             try:
@@ -72,5 +88,21 @@ class History:
                 continue
             if candidate.choices not in taken and candidate.choices not in self.measured:
                 taken.add(candidate.choices)
-                found.append(candidate)
+                found.append(replace(candidate, origin=origin) if origin else candidate)
+                if len(found) == n:
+                    break
         return found
+
+    def draw_new(self, n: int, taken: set[tuple[Choice, ...]], rng: np.random.Generator) -> list[Candidate]:
+        """``n`` candidates at random that are new; fewer where the space has run out of them."""
+        return self.realize_new(self._draws(n), n, taken, rng)
+
+    def _draws(self, n: int) -> Iterator[Draft]:
+        """Drafts at random, so many that a space counts as exhausted where they held nothing new."""
+        rng = np.random.default_rng([self._seed, len(self.measurements), 1])
+        count = self._space.count()
+        if count is not None and count <= ENUMERABLE:
+            left = [d for d in enumerate_drafts(self._space) if d not in self.measured]
+            yield from (left[int(i)] for i in rng.permutation(len(left))[: TRIES * n])
+        else:
+            yield from (self._space.sample(rng) for _ in range(TRIES * n))

@@ -21,11 +21,12 @@ from tvm.target import Target
 from search.compiler import tune_context
 from search.errors import InvalidCandidate, UnsupportedWorkload, last_line
 from search.problem import Candidate, Choice, Decision, Workload
-from search.space import Draft
+from search.space import Draft, distance, steps
 from search.spaces.tir import module_of
 
 SPACE_NAME = "tvm-trace/2"
 
+_POSTPROC = "EnterPostproc"
 _LOCATION_LIMIT = 64  # more loops than any block has around it
 
 
@@ -56,6 +57,11 @@ class _Slot:
     name: str
     instruction: Any
     choices: tuple[Choice, ...]
+
+    @functools.cached_property
+    def legal(self) -> frozenset[Choice]:
+        """``choices``, to look one up in."""
+        return frozenset(self.choices)
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,8 @@ class TraceSpace:
         slots = tuple(_slot(n, i, trace.get_decision(i)) for n, i in enumerate(sampling))
         return _Sketch(trace, slots)
 
-    def size(self) -> int:
-        """Number of drafts, counting each place to compute a block at as one choice."""
-        return sum(math.prod(len(s.choices) or 1 for s in k.slots) for k in self._sketches)
+    def count(self) -> None:
+        """Not known: only trying tells which places to compute at are legal, and what is refused."""
 
     def next_decision(self, prefix: tuple[Choice, ...]) -> Decision | None:
         if not prefix:
@@ -133,6 +138,49 @@ class TraceSpace:
         if left[0] != right[0]:
             return left
         return tuple(a if rng.random() < 0.5 else b for a, b in zip(left, right, strict=True))
+
+    def neighbours(self, draft: Draft) -> list[Draft]:
+        """Of places to compute at, which depend on all else, none."""
+        found: list[Draft] = []
+        for place, slot in enumerate(self._sketch_of(draft).slots, start=1):
+            own = draft[place]
+            if own is not None and slot.choices:
+                found += [(*draft[:place], c, *draft[place + 1 :]) for c in steps(own, slot.legal)]
+        return found
+
+    def adapt(self, foreign: Draft) -> Draft | None:
+        if not isinstance(foreign[0], int) or not 0 <= foreign[0] < len(self._sketches):
+            return None
+        slots = self._sketches[foreign[0]].slots
+        if len(slots) != len(foreign) - 1:
+            return None
+        adapted: list[Choice | None] = [foreign[0]]
+        for slot, wished in zip(slots, foreign[1:], strict=True):
+            if wished is None or not slot.choices:
+                if isinstance(wished, tuple):
+                    return None
+                adapted.append(wished)
+                continue
+            nearest = min(slot.choices, key=lambda c: distance(wished, c))
+            if math.isinf(distance(wished, nearest)):
+                return None
+            adapted.append(nearest)
+        return tuple(adapted)
+
+    def adopt(self, trace: str) -> Draft | None:
+        """The draft that another tuner's trace of this workload amounts to; None where no sketch is like it.
+
+        Args:
+            trace: As ``trace_to_json`` writes it. What its tuner added after the sketch does not count.
+        """
+        instructions, decisions = json.loads(trace)
+        kinds = _before_postproc([i[0] for i in instructions])
+        taken = {int(at): _plain(decision) for at, decision in decisions}
+        for number, sketch in enumerate(self._sketches):
+            if _before_postproc([i.kind.name for i in sketch.trace.insts]) == kinds:
+                sampled = [n for n, kind in enumerate(kinds) if kind.startswith("Sample")]
+                return self.adapt((number, *(taken.get(n) for n in sampled)))
+        return None
 
     def realize(self, draft: Draft, rng: np.random.Generator) -> Candidate:
         sketch = self._sketch_of(draft)
@@ -165,7 +213,7 @@ class TraceSpace:
             if d is not None
         }
         for slot, decision in zip(sketch.slots, decisions, strict=False):
-            if decision is not None and slot.choices and decision not in slot.choices:
+            if decision is not None and slot.choices and decision not in slot.legal:
                 raise InvalidCandidate(
                     f"{slot.name}: {decision!r} is not one of its {len(slot.choices)} choices"
                 )
@@ -214,11 +262,19 @@ class TraceSpace:
         moved[source] //= factor
         moved[goal] *= factor
         result = tuple(moved)
-        return result if result in slot.choices else self._draw(slot, rng)
+        return result if result in slot.legal else self._draw(slot, rng)
 
 
 def _smallest_prime(n: int) -> int:
     return next((p for p in range(2, math.isqrt(n) + 1) if n % p == 0), n)
+
+
+def _before_postproc(kinds: list[str]) -> list[str]:
+    return kinds[: kinds.index(_POSTPROC)] if _POSTPROC in kinds else kinds
+
+
+def _plain(decision: Any) -> Choice:
+    return tuple(int(d) for d in decision) if isinstance(decision, list) else int(decision)
 
 
 def _choice(decision: Any) -> Choice:

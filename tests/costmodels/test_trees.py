@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from costmodels.encodings.decisions import encode, signature
 from costmodels.trees import MIN_ROWS, TreeCostModel
+from costmodels.values import TreeValueModel
 from search.problem import Candidate, ErrorKind, MeasureError, Measurement, TensorSpec, Workload
 from search.spaces.trace import factorizations
 
@@ -53,35 +54,80 @@ def test_knows_nothing_at_first() -> None:
 def test_learns_a_small_set() -> None:
     model = TreeCostModel()
     model.add(work(), [measured((0, t, 1), 1.0 / (1 + t[-1])) for t in TILES])
-    scores = model.score(work(), [(0, t, 1) for t in TILES])
+    found = model.score(work(), [(0, t, 1) for t in TILES])
     labels = np.array([(1 + t[-1]) / 65 for t in TILES])
-    assert scores is not None
-    assert np.abs(scores - labels).mean() < 0.02
+    assert found is not None
+    assert np.abs(found.score - labels).mean() < 0.02
 
 
 def test_what_one_workload_taught_helps_another() -> None:
     model = TreeCostModel()
     model.add(work("a", 1e6), [measured((0, t, 1), 1.0 / (1 + t[-1])) for t in TILES])
-    scores = model.score(work("b", 2e6), [(0, t, 1) for t in TILES])
-    assert scores is not None
-    assert np.corrcoef(scores, [t[-1] for t in TILES])[0, 1] > 0.9
+    found = model.score(work("b", 2e6), [(0, t, 1) for t in TILES])
+    assert found is not None
+    assert np.corrcoef(found.score, [t[-1] for t in TILES])[0, 1] > 0.9
 
 
 def test_failures_are_learnt_as_worthless() -> None:
     model = TreeCostModel()
     model.add(work(), [measured((0, t, 1), None if t[0] == 1 else 1.0) for t in TILES])
-    scores = model.score(work(), [(0, t, 1) for t in TILES])
-    assert scores is not None
+    found = model.score(work(), [(0, t, 1) for t in TILES])
+    assert found is not None
     failed = np.array([t[0] == 1 for t in TILES])
-    assert scores[failed].max() < scores[~failed].min()
+    assert found.score[failed].max() < found.score[~failed].min()
 
 
 def test_unknown_kinds_of_drafts_count_as_average() -> None:
     model = TreeCostModel()
     model.add(work(), [measured((0, t, 1), 1.0 / (1 + t[-1])) for t in TILES])
-    scores = model.score(work(), [(0, TILES[0], 1), (1, TILES[0], 1, 1)])
-    assert scores is not None
-    assert np.isfinite(scores).all()
+    found = model.score(work(), [(0, TILES[0], 1), (1, TILES[0], 1, 1)])
+    assert found is not None
+    assert np.isfinite(found.score).all()
+    assert found.spread[1] > found.spread[0]  # so that it is tried
+
+
+def test_is_less_sure_of_what_it_has_not_seen() -> None:
+    model = TreeCostModel()
+    rng = np.random.default_rng(0)
+    known = [t for t in TILES if t[-1] <= 8]
+    model.add(work(), [measured((0, t, 1), 1.0 / (1 + t[-1] + rng.random())) for t in known])
+    seen = model.score(work(), [(0, t, 1) for t in known])
+    unseen = model.score(work(), [(0, t, 1) for t in TILES if t[-1] > 8])
+    assert seen is not None
+    assert unseen is not None
+    assert unseen.spread.mean() > seen.spread.mean()
+
+
+def test_realized_candidates_are_judged_as_their_decisions_are() -> None:
+    model = TreeCostModel()
+    rows = [measured((0, t, 1), 1.0 / (1 + t[-1])) for t in TILES]
+    model.add(work(), rows)
+    drafts = model.score(work(), [m.candidate.choices for m in rows])
+    candidates = model.score(work(), [m.candidate for m in rows])
+    assert drafts is not None
+    assert candidates is not None
+    assert drafts.score.tolist() == candidates.score.tolist()
+
+
+def test_the_value_of_a_prefix_is_that_of_the_best_it_can_become() -> None:
+    values = TreeValueModel()
+    assert values.score(work(), [(0,)]) is None
+    values.add(work(), [measured((0, t, n), 1.0 / (t[-1] * (1 + n))) for t in TILES for n in (0, 1)])
+    found = values.score(work(), [(0, TILES[0]), (0, (1, 1, 1, 64)), (0,), (0, (1, 1, 1, 64), 0)])
+    assert found is not None
+    poor, good, start, complete = found.score
+    assert good == pytest.approx(1.0, abs=0.1)
+    assert start == pytest.approx(1.0, abs=0.15)
+    assert poor < 0.3
+    assert complete == pytest.approx(0.5, abs=0.15)
+
+
+def test_a_prefix_of_a_form_never_seen_counts_as_average() -> None:
+    values = TreeValueModel()
+    values.add(work(), [measured((0, t, 1), 1.0 / t[-1]) for t in TILES])
+    found = values.score(work(), [(0, TILES[0]), (7, TILES[0])])
+    assert found is not None
+    assert np.isfinite(found.score).all()
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -90,6 +136,6 @@ def test_the_same_data_gives_the_same_scores(seed: int) -> None:
         model = TreeCostModel(seed)
         model.add(work(), [measured((0, t, 1), 1.0 / (1 + t[-1])) for t in TILES])
         found = model.score(work(), [(0, t, 1) for t in TILES])
-        return found.tolist() if found is not None else None
+        return found.score.tolist() if found is not None else None
 
     assert scores() == scores()

@@ -2,7 +2,10 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
 
+import made_up
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +14,9 @@ from kernels import TARGET, convolution, copy, matmul, softmax, workload
 
 from search.errors import InvalidCandidate
 from search.problem import Choice
-from search.space import Space
+from search.space import Space, differences, enumerate_drafts, from_text, to_text
+from search.spaces.knobs import BadKnobs, KnobSpace
+from search.spaces.table import TableSpace
 from search.spaces.tir import module_of
 from search.spaces.trace import TraceSpace, apply_trace, factorizations
 
@@ -21,7 +26,14 @@ SPACES: dict[str, Callable[[], Space]] = {
     "softmax": lambda: TraceSpace(workload(softmax()), TARGET),  # places to compute at, nine sketches
     "copy": lambda: TraceSpace(workload(copy()), TARGET),  # nothing to decide
     "prime": lambda: TraceSpace(workload(matmul(13, 7, 1)), TARGET),
+    "knobs": made_up.knobs,
+    "narrow": made_up.narrow,
+    "point": made_up.point,
+    "huge": made_up.huge,
+    "table": made_up.table,
+    "tiles": made_up.tiles,
 }
+COUNTED = ("knobs", "narrow", "point", "table", "tiles")
 
 
 @pytest.fixture(scope="module", params=SPACES)
@@ -69,7 +81,9 @@ def test_variations_can_be_realized(space: Space) -> None:
             assert str(error)
 
 
-def test_a_trace_replays_without_the_space(space: Space) -> None:
+@pytest.mark.parametrize("name", ["matmul", "convolution", "softmax", "copy", "prime"])
+def test_a_trace_replays_without_the_space(name: str) -> None:
+    space = SPACES[name]()
     candidate = space.realize(space.sample(rng(2)), rng(2))
     assert apply_trace(module_of(space.workload), candidate.trace) is not None
 
@@ -78,6 +92,113 @@ def test_a_trace_replays_without_the_space(space: Space) -> None:
 def test_nonsense_is_refused(space: Space, draft: tuple[Choice, ...]) -> None:
     with pytest.raises(InvalidCandidate):
         space.realize(draft, rng())
+
+
+def test_neighbours_can_be_realized_and_differ_in_one_decision(space: Space) -> None:
+    candidate = space.realize(space.sample(rng(4)), rng(4))
+    found = space.neighbours(candidate.choices)
+    assert len(set(found)) == len(found)
+    for draft in found:
+        assert differences(draft, candidate.choices) == 1
+    for draft in found[:5]:
+        with suppress(InvalidCandidate):  # which TVM's postprocessors may find it to be
+            assert space.realize(draft, rng()).choices[0] == candidate.choices[0]
+
+
+def test_what_is_adapted_to_its_own_space_stays_as_it_is(space: Space) -> None:
+    candidate = space.realize(space.sample(rng(5)), rng(5))
+    assert space.adapt(candidate.choices) == candidate.choices
+    assert space.adapt((0,) * 40) is None
+
+
+def test_a_draft_of_a_similar_kernel_fits_this_one() -> None:
+    here, there = SPACES["matmul"](), TraceSpace(workload(matmul(64, 48, 16)), TARGET)
+    adapted = [there.adapt(here.realize(here.sample(rng(s)), rng(s)).choices) for s in range(5)]
+    assert all(a is not None and there.realize(a, rng()) for a in adapted)
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_what_is_counted_is_what_is_enumerated_and_sampled(name: str) -> None:
+    space = SPACES[name]()
+    rows = list(enumerate_drafts(space))
+    assert space.count() == len(rows) == len(set(rows))
+    for row in rows[:: max(1, len(rows) // 20)]:
+        assert space.realize(row, rng()).choices == row
+    assert {space.sample(rng(s)) for s in range(50)} <= set(rows)
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_variations_in_counted_spaces_are_legal(name: str) -> None:
+    space, generator = SPACES[name](), rng(6)
+    rows = set(enumerate_drafts(space))
+    for _ in range(50):
+        left, right = space.sample(generator), space.sample(generator)
+        assert space.mutate(left, generator) in rows
+        assert space.crossover(left, right, generator) in rows
+        assert set(space.neighbours(left)) <= rows
+
+
+def test_neighbours_connect_a_space_without_constraints() -> None:
+    """Coordinate descent can reach everything."""
+    space = TableSpace(made_up.WORK, [(a, b) for a in range(4) for b in range(5)])
+    reached, todo = {(0, 0)}, [(0, 0)]
+    while todo:
+        new = [d for d in space.neighbours(todo.pop()) if d not in reached]
+        reached.update(new)
+        todo += new
+    assert len(reached) == 20
+
+
+def test_sampling_is_uniform_whatever_the_constraints() -> None:
+    space = SPACES["narrow"]()
+    drawn = [space.sample(rng(s)) for s in range(200)]
+    assert 60 < drawn.count(drawn[0]) < 140  # of two candidates; binomial, 5.6 standard deviations
+
+
+def test_a_huge_space_is_counted_at_once() -> None:
+    assert SPACES["huge"]().count() == 10**12
+
+
+def test_an_empty_space_says_so() -> None:
+    space = made_up.empty()
+    assert space.count() == 0
+    assert space.next_decision(()) is None
+    with pytest.raises(InvalidCandidate, match="its constraints leave none"):
+        space.sample(rng())
+
+
+def test_a_knob_space_realizes_values() -> None:
+    space = made_up.knobs()
+    assert space.realize((2, 3, 1, 0), rng()).trace == '{"x": 4, "y": 8, "z": 1, "u": "a"}'
+    with pytest.raises(InvalidCandidate, match="no candidate of knobs/1"):
+        space.realize((0, 0, 0, 0), rng())
+
+
+@pytest.mark.parametrize(
+    ("knobs", "constraints", "text"),
+    [
+        ({}, (), "at least one knob"),
+        ({"a": ()}, (), "knob a has no values"),
+        ({"a": (1,)}, (lambda b: True,), "a constraint is about b; the knobs are a"),
+        ({"a": (1,)}, (lambda: True,), "a constraint is about nothing"),
+    ],
+)
+def test_bad_knobs_are_refused(
+    knobs: dict[str, tuple[int, ...]], constraints: tuple[Any, ...], text: str
+) -> None:
+    with pytest.raises(BadKnobs, match=text):
+        KnobSpace(made_up.WORK, "bad/1", knobs, constraints)
+
+
+@given(
+    st.lists(st.one_of(st.none(), st.integers(-9, 99), st.lists(st.integers(1, 64), min_size=1).map(tuple)))
+)
+def test_text_of_drafts_comes_back(draft: list[Any]) -> None:
+    assert from_text(to_text(tuple(draft))) == tuple(draft)
+
+
+def test_text_of_a_draft_stays_as_it_is() -> None:
+    assert to_text((0, (4, 8, 1), 3, None, (5,))) == "0 4x8x1 3 ? 5x"
 
 
 def test_a_tile_that_does_not_fit_is_refused() -> None:

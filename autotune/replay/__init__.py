@@ -1,0 +1,1 @@
+"""Searchers on recorded spaces, at recorded cost: comparisons that any laptop repeats in minutes."""

@@ -1,0 +1,1 @@
+"""Records from and for other tools: each format a module, files read as far as they can be."""

@@ -1,0 +1,149 @@
+"""The default: cheap scorers propose by the thousand, an accurate one ranks hundreds, hardware measures tens.
+
+Several *arms* propose, each in an order of its own:
+
+- ``evolve``: drafts bred under the scorer, the best first;
+- ``explore``: the same drafts by optimistic guesses, diverse ones first (``guided``);
+- ``near``: neighbours of the fastest candidate, by score, then of the second fastest, and so on;
+- ``beam``: ends of a beam search by the value of partial schedules;
+- ``random``: draws.
+
+The places of a batch go to the arms by what they brought: an arm's credit is how often its latest candidates
+were the best so far. Each keeps a small share, for what is good changes while a search goes on; and where
+none brings anything any more, all get the same. With a ``verifier``, more
+candidates are realized than asked for, and it has the last word on them.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from search.problem import Candidate, Choice, Measurement
+from search.scorer import Scorer
+from search.searchers.base import History
+from search.searchers.beam import BeamSettings, beam
+from search.searchers.evolutionary import EvolutionSettings, breed, judge
+from search.searchers.guided import curious
+from search.space import Draft, Space, middle
+
+_EVOLUTION = EvolutionSettings(population=256, generations=3, elite=32)
+_BEAM = BeamSettings(width=16, choices=24)
+
+
+@dataclass(frozen=True)
+class CascadeSettings:
+    """How places are given out.
+
+    Attributes:
+        around: Fastest candidates whose neighbours are looked at.
+        memory: Latest candidates of an arm that its credit follows from.
+        floor: Least share of an arm.
+        trust: Candidates that an arm's share of successes is averaged with, half a success among them.
+        curiosity: As of ``GuidedSettings``.
+        apart: As of ``GuidedSettings``.
+        verified: Times as many candidates as asked for that a verifier sees.
+    """
+
+    evolution: EvolutionSettings = _EVOLUTION
+    beam: BeamSettings = _BEAM
+    around: int = 16
+    memory: int = 48
+    floor: float = 0.08
+    trust: int = 8
+    curiosity: float = 0.5
+    apart: int = 2
+    verified: int = 4
+
+
+class CascadeSearcher:
+    """Arms propose; what they brought decides how much they may propose next.
+
+    Args:
+        scorer: Judges complete drafts by the thousand.
+        values: Judges incomplete drafts; without it there is no beam.
+        verifier: Judges realized candidates, more exactly than ``scorer``.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        scorer: Scorer,
+        values: Scorer | None = None,
+        verifier: Scorer | None = None,
+        seed: int = 0,
+        settings: CascadeSettings | None = None,
+    ) -> None:
+        self._space = space
+        self._scorer = scorer
+        self._values = values
+        self._verifier = verifier
+        self._settings = settings or CascadeSettings()
+        self._history = History(space, seed)
+        self._successes: dict[str, list[bool]] = defaultdict(list)
+
+    def update(self, measurements: Sequence[Measurement]) -> None:
+        for m in measurements:
+            known, best_s = len(self._history.measurements), self._history.best_s
+            self._history.add([m])
+            if len(self._history.measurements) > known:
+                self._successes[m.candidate.origin].append(m.latency_s < best_s)
+
+    def suggest(self, n: int) -> list[Candidate]:
+        rng, taken = self._history.generator(), set[tuple[Choice, ...]]()
+        wanted = n * self._settings.verified if self._verifier is not None else n
+        found: list[Candidate] = []
+        if not self._history.measurements and self._space.count():
+            # Knobs have an order, and what is good is seldom at an end of it.
+            found = self._history.realize_new([middle(self._space)], 1, taken, rng, "middle")
+        arms = self._arms(wanted, rng)
+        for arm, places in self._places(list(arms), wanted, rng).items():
+            found += self._history.realize_new(arms[arm], places, taken, rng, arm)
+        found = self._verify(found, n)
+        return found + self._history.draw_new(n - len(found), taken, rng)
+
+    def _arms(self, n: int, rng: np.random.Generator) -> dict[str, Iterable[Draft]]:
+        """What each arm proposes, best first; none while nothing is known."""
+        s, space = self._settings, self._space
+        best: list[Draft] = [m.candidate.choices for m in self._history.fastest(s.evolution.elite)]
+        judged = breed(space, self._scorer, best, rng, s.evolution) if best else {}
+        around = [space.neighbours(b) for b in best[: s.around]]
+        if not judged or not judge(space, self._scorer, [d for near in around for d in near], judged):
+            return {}
+        new = {d: j for d, j in judged.items() if d not in self._history.measured}
+        arms: dict[str, Iterable[Draft]] = {
+            "evolve": sorted(new, key=lambda d: -new[d].score),
+            "explore": curious(new, n, s.curiosity, s.apart, rng),
+            "near": [d for near in around for d in sorted(near, key=lambda d: -judged[d].score)],
+            "random": (space.sample(rng) for _ in range(4 * n)),
+        }
+        if self._values is not None:
+            arms["beam"] = self._ends(self._values, rng)
+        return arms
+
+    def _ends(self, values: Scorer, rng: np.random.Generator) -> Iterator[Draft]:
+        """Not before they are asked for: a beam costs more than the other arms."""
+        yield from beam(self._space, values, rng, self._settings.beam)
+
+    def _places(self, arms: Sequence[str], n: int, rng: np.random.Generator) -> Counter[str]:
+        """How many candidates each arm may propose: drawn in proportion to credit, above the floor."""
+        if not arms:
+            return Counter()
+        credit = np.array([self._credit(arm) for arm in arms])
+        floor = self._settings.floor
+        share = floor + (1 - floor * len(arms)) * credit / credit.sum()
+        return Counter(arms[i] for i in rng.choice(len(arms), n, p=share / share.sum()))
+
+    def _credit(self, arm: str) -> float:
+        """Share of its latest candidates that were the best so far, half a one added."""
+        latest = self._successes[arm][-self._settings.memory :]
+        return (sum(latest) + 0.5) / (len(latest) + self._settings.trust)
+
+    def _verify(self, found: list[Candidate], n: int) -> list[Candidate]:
+        if self._verifier is None or len(found) <= n:
+            return found[:n]
+        predicted = self._verifier.score(self._space.workload, found)
+        if predicted is None:
+            return found[:n]
+        return [found[i] for i in np.argsort(-predicted.score, kind="stable")[:n]]
