@@ -72,9 +72,10 @@ def test_scores_of_the_extremes(latencies_s: list[float]) -> None:
 
 
 def test_the_mean_of_random_searches_is_what_was_computed() -> None:
-    recorded = recording(20)
-    scores = [p_score(recorded, best_so_far(recorded, search("random", recorded, s, 4))) for s in range(40)]
-    assert abs(np.mean(scores)) < 0.15
+    recorded = line(*(float(n) for n in range(1, 301)))
+    reached = np.mean([best_so_far(recorded, search("random", recorded, s, 4)) for s in range(100)], axis=0)
+    computed = random_best(recorded, times(recorded) / recorded.mean_cost_s)
+    assert np.abs(reached / computed - 1)[TIMES // 4 :].max() < 0.4  # minima of few draws scatter a lot
 
 
 @pytest.mark.parametrize("name", SEARCHERS)
@@ -162,8 +163,8 @@ def test_kernel_tuner_runs_beside_ours() -> None:
     recorded = recording(8)
     (run,) = strategies(("genetic_algorithm",)).values()
     steps = run(recorded, 0)
-    assert steps[-1].at_s >= budget_s(recorded)
-    assert len(steps) == steps[-1].at_s
+    assert [s.at_s for s in steps] == [1.0 + n for n in range(len(steps))]  # each candidate counts once
+    assert len(steps) > 10
 
 
 def test_the_command(file: Path, tmp_path: Path) -> None:

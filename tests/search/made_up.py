@@ -46,6 +46,11 @@ def empty() -> KnobSpace:
     return KnobSpace(WORK, "empty/1", {"a": (1, 2), "b": (1, 2)}, constraints=(lambda a, b: a * b > 4,))
 
 
+def wide() -> KnobSpace:
+    """10^5 points."""
+    return KnobSpace(WORK, "wide/1", {f"k{n}": tuple(range(10)) for n in range(5)})
+
+
 def huge() -> KnobSpace:
     """10^12 points."""
     return KnobSpace(WORK, "huge/1", {f"k{n:02}": tuple(range(10)) for n in range(12)})
