@@ -156,8 +156,3 @@ def _primes(n: int) -> tuple[int, ...]:
                 n //= p
         p += 1
     return (*found, n) if n > 1 else tuple(found)
-
-
-def differences(left: Draft, right: Draft) -> int:
-    """In how many decisions two drafts differ."""
-    return sum(a != b for a, b in itertools.zip_longest(left, right, fillvalue="missing"))

@@ -2,9 +2,8 @@
 
 Several *arms* propose, each in an order of its own:
 
-- ``evolve``: drafts bred under the scorer, the best first;
-- ``explore``: the same drafts by optimistic guesses, diverse ones first (``guided``);
 - ``near``: neighbours of the fastest candidate, by score, then of the second fastest, and so on;
+- ``explore``: drafts bred under the scorer, by optimistic guesses, diverse ones first (``guided``);
 - ``beam``: ends of a beam search by the value of partial schedules;
 - ``random``: draws.
 
@@ -28,7 +27,10 @@ from search.searchers.evolutionary import EvolutionSettings, breed, judge
 from search.searchers.guided import curious
 from search.space import Draft, Space, middle
 
-_EVOLUTION = EvolutionSettings(population=256, generations=3, elite=32)
+PRIOR = {"near": 0.5, "explore": 0.5, "beam": 0.1, "random": 0.1}
+"""Successes that an arm begins with: the last two have to earn their places."""
+
+_EVOLUTION = EvolutionSettings(population=192, generations=3, elite=48)
 _BEAM = BeamSettings(width=16, choices=24)
 
 
@@ -37,10 +39,10 @@ class CascadeSettings:
     """How places are given out.
 
     Attributes:
-        around: Fastest candidates whose neighbours are looked at.
+        surplus: Times as many neighbours as candidates asked for that are looked at.
         memory: Latest candidates of an arm that its credit follows from.
         floor: Least share of an arm.
-        trust: Candidates that an arm's share of successes is averaged with, half a success among them.
+        trust: Candidates that an arm's share of successes is averaged with, ``PRIOR`` successes among them.
         curiosity: As of ``GuidedSettings``.
         apart: As of ``GuidedSettings``.
         verified: Times as many candidates as asked for that a verifier sees.
@@ -48,9 +50,9 @@ class CascadeSettings:
 
     evolution: EvolutionSettings = _EVOLUTION
     beam: BeamSettings = _BEAM
-    around: int = 16
+    surplus: int = 4
     memory: int = 48
-    floor: float = 0.08
+    floor: float = 0.02
     trust: int = 8
     curiosity: float = 0.5
     apart: int = 2
@@ -108,12 +110,11 @@ class CascadeSearcher:
         s, space = self._settings, self._space
         best: list[Draft] = [m.candidate.choices for m in self._history.fastest(s.evolution.elite)]
         judged = breed(space, self._scorer, best, rng, s.evolution) if best else {}
-        around = [space.neighbours(b) for b in best[: s.around]]
+        around = self._around(best, s.surplus * n)
         if not judged or not judge(space, self._scorer, [d for near in around for d in near], judged):
             return {}
         new = {d: j for d, j in judged.items() if d not in self._history.measured}
         arms: dict[str, Iterable[Draft]] = {
-            "evolve": sorted(new, key=lambda d: -new[d].score),
             "explore": curious(new, n, s.curiosity, s.apart, rng),
             "near": [d for near in around for d in sorted(near, key=lambda d: -judged[d].score)],
             "random": (space.sample(rng) for _ in range(4 * n)),
@@ -121,6 +122,18 @@ class CascadeSearcher:
         if self._values is not None:
             arms["beam"] = self._ends(self._values, rng)
         return arms
+
+    def _around(self, best: Sequence[Draft], n: int) -> list[list[Draft]]:
+        """New neighbours of the fastest, the second fastest and so on, until there are ``n``."""
+        around: list[list[Draft]] = []
+        seen = set[Draft](self._history.measured)
+        for parent in best:
+            around.append([d for d in self._space.neighbours(parent) if d not in seen])
+            seen.update(around[-1])
+            n -= len(around[-1])
+            if n <= 0:
+                break
+        return around
 
     def _ends(self, values: Scorer, rng: np.random.Generator) -> Iterator[Draft]:
         """Not before they are asked for: a beam costs more than the other arms."""
@@ -136,9 +149,9 @@ class CascadeSearcher:
         return Counter(arms[i] for i in rng.choice(len(arms), n, p=share / share.sum()))
 
     def _credit(self, arm: str) -> float:
-        """Share of its latest candidates that were the best so far, half a one added."""
+        """Share of its latest candidates that were the best so far, with those that it begins with."""
         latest = self._successes[arm][-self._settings.memory :]
-        return (sum(latest) + 0.5) / (len(latest) + self._settings.trust)
+        return (sum(latest) + PRIOR[arm]) / (len(latest) + self._settings.trust)
 
     def _verify(self, found: list[Candidate], n: int) -> list[Candidate]:
         if self._verifier is None or len(found) <= n:

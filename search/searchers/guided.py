@@ -10,12 +10,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search.problem import Candidate, Choice, Measurement
 from search.scorer import Scorer
 from search.searchers.base import History
 from search.searchers.evolutionary import Judged, judge
-from search.space import ENUMERABLE, Draft, Space, differences, enumerate_drafts
+from search.space import ENUMERABLE, Draft, Space, enumerate_drafts
 
 
 @dataclass(frozen=True)
@@ -89,16 +90,24 @@ def curious(
     """
     drafts = list(judged)
     score, spread = (np.array([j[i] for j in judged.values()]) for i in (0, 1))
-    left = np.ones(len(drafts), dtype=bool)
-    picked: list[Draft] = []
-    for _ in range(min(2 * n, len(drafts))):
-        hopes = np.where(left, score + rng.exponential(curiosity) * spread, -np.inf)
-        for i in np.argsort(-hopes, kind="stable")[: 4 * n]:
-            if left[i] and all(differences(drafts[i], p) >= apart for p in picked):
-                left[i] = False
-                picked.append(drafts[i])
-                yield drafts[i]
-                break
-        else:
+    codes = _codes(drafts)
+    left, apart_of_all = np.ones(len(drafts), dtype=bool), np.ones(len(drafts), dtype=bool)
+    for _ in range(2 * n):
+        if not apart_of_all.any():
             break
+        hopes = score + rng.exponential(curiosity) * spread
+        best = int(np.argmax(np.where(apart_of_all, hopes, -np.inf)))
+        left[best] = False
+        yield drafts[best]
+        apart_of_all &= (codes != codes[best]).sum(axis=1) >= apart
     yield from (drafts[i] for i in np.argsort(-score, kind="stable") if left[i])
+
+
+def _codes(drafts: Sequence[Draft]) -> NDArray[np.int64]:
+    """Drafts as rows of numbers, equal where the decisions are; shape [n, decisions of the longest]."""
+    numbers: dict[Choice | None, int] = {}
+    width = max(map(len, drafts), default=0)
+    codes = np.full((len(drafts), width), -1, dtype=np.int64)
+    for row, draft in zip(codes, drafts, strict=True):
+        row[: len(draft)] = [numbers.setdefault(c, len(numbers)) for c in draft]
+    return codes

@@ -51,6 +51,10 @@ class CountedSpace:
         """Whether some candidate begins so."""
         return all(c is not None and c in self.branches(self._prefix(draft, n)) for n, c in enumerate(draft))
 
+    def holds(self, draft: Draft) -> bool:
+        """Whether that is a candidate, whole."""
+        return bool(draft) and draft in self and not self.branches(self._prefix(draft, len(draft)))
+
     def sample(self, rng: np.random.Generator) -> Draft:
         """Uniform over all candidates."""
         return self.complete((), rng)
@@ -82,7 +86,7 @@ class CountedSpace:
             near = steps(own, legal) if rng.random() < 0.5 else []
             others = near or [c for c in legal if c != own]
             wish = _replaced(draft, place, others[int(rng.integers(len(others)))])
-            if wish in self:
+            if self.holds(wish):
                 return wish
             repaired = self.complete(wish, rng)
         return repaired
@@ -104,7 +108,7 @@ class CountedSpace:
             assert own is not None
             # What is next to it among the choices with which the decisions after it stay legal.
             legal = self.branches(self._prefix(draft, place))
-            fitting = {c for c in legal if _replaced(draft, place, c) in self}
+            fitting = {c for c in legal if self.holds(_replaced(draft, place, c))}
             found += [_replaced(draft, place, c) for c in steps(own, fitting)]
         return found
 

@@ -123,7 +123,7 @@ class KnobSpace(CountedSpace):
         Raises:
             InvalidCandidate: The draft is none of this space.
         """
-        if len(draft) != len(self._names) or draft not in self:
+        if not self.holds(draft):
             raise InvalidCandidate(f"{draft} is no candidate of {self.name}")
         return {n: self.value(place, draft[place]) for place, n in enumerate(self._names)}  # type: ignore[arg-type]
 

@@ -53,7 +53,7 @@ class TableSpace(CountedSpace):
         return self._names[place] if place < len(self._names) else f"decision{place}"
 
     def realize(self, draft: Draft, rng: np.random.Generator) -> Candidate:
-        if not draft or draft not in self or self.branches(draft):  # type: ignore[arg-type]
+        if not self.holds(draft):
             raise InvalidCandidate(f"{draft} was not recorded")
         return Candidate(self.workload.hash, self.name, draft, "")  # type: ignore[arg-type]
 

@@ -174,12 +174,12 @@ class TraceSpace:
             trace: As ``trace_to_json`` writes it. What its tuner added after the sketch does not count.
         """
         instructions, decisions = json.loads(trace)
-        kinds = _before_postproc([i[0] for i in instructions])
+        wanted = _before_postproc(instructions)
         taken = {int(at): _plain(decision) for at, decision in decisions}
+        sampled = [taken.get(n) for n, i in enumerate(wanted) if i[0].startswith("Sample")]
         for number, sketch in enumerate(self._sketches):
-            if _before_postproc([i.kind.name for i in sketch.trace.insts]) == kinds:
-                sampled = [n for n, kind in enumerate(kinds) if kind.startswith("Sample")]
-                return self.adapt((number, *(taken.get(n) for n in sampled)))
+            if _before_postproc(json.loads(trace_to_json(sketch.trace))[0]) == wanted:
+                return self.adapt((number, *sampled))
         return None
 
     def realize(self, draft: Draft, rng: np.random.Generator) -> Candidate:
@@ -269,8 +269,9 @@ def _smallest_prime(n: int) -> int:
     return next((p for p in range(2, math.isqrt(n) + 1) if n % p == 0), n)
 
 
-def _before_postproc(kinds: list[str]) -> list[str]:
-    return kinds[: kinds.index(_POSTPROC)] if _POSTPROC in kinds else kinds
+def _before_postproc(instructions: list[Any]) -> list[Any]:
+    kinds = [i[0] for i in instructions]
+    return instructions[: kinds.index(_POSTPROC)] if _POSTPROC in kinds else instructions
 
 
 def _plain(decision: Any) -> Choice:

@@ -113,7 +113,7 @@ def test_the_value_of_a_prefix_is_that_of_the_best_it_can_become() -> None:
     values = TreeValueModel()
     assert values.score(work(), [(0,)]) is None
     values.add(work(), [measured((0, t, n), 1.0 / (t[-1] * (1 + n))) for t in TILES for n in (0, 1)])
-    found = values.score(work(), [(0, TILES[0]), (0, (1, 1, 1, 64)), (0,), (0, (1, 1, 1, 64), 0)])
+    found = values.score(work(), [(0, (64, 1, 1, 1)), (0, (1, 1, 1, 64)), (0,), (0, (1, 1, 1, 64), 0)])
     assert found is not None
     poor, good, start, complete = found.score
     assert good == pytest.approx(1.0, abs=0.1)

@@ -1,5 +1,6 @@
 """Spaces without a compiler behind them, and landscapes over them."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -67,6 +68,11 @@ def tiles() -> TableSpace:
     pairs = [(a, 64 // a) for a in (1, 2, 4, 8, 16, 32, 64)]
     long = [(0, p, q, n) for p in pairs for q in pairs for n in range(2)]
     return TableSpace(WORK, [*long, *((1, p) for p in pairs)])
+
+
+def differences(left: Draft, right: Draft) -> int:
+    """In how many decisions two drafts differ."""
+    return sum(a != b for a, b in itertools.zip_longest(left, right))
 
 
 def quality(draft: Draft) -> float:

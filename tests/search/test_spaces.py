@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kernels import TARGET, convolution, copy, matmul, softmax, workload
+from made_up import differences
 
 from search.errors import InvalidCandidate
 from search.problem import Choice
-from search.space import Space, differences, enumerate_drafts, from_text, to_text
+from search.space import Space, enumerate_drafts, from_text, to_text
 from search.spaces.knobs import BadKnobs, KnobSpace
 from search.spaces.table import TableSpace
 from search.spaces.tir import module_of
@@ -102,7 +103,7 @@ def test_neighbours_can_be_realized_and_differ_in_one_decision(space: Space) -> 
         assert differences(draft, candidate.choices) == 1
     for draft in found[:5]:
         with suppress(InvalidCandidate):  # which TVM's postprocessors may find it to be
-            assert space.realize(draft, rng()).choices[0] == candidate.choices[0]
+            assert space.realize(draft, rng()).choices == draft
 
 
 def test_what_is_adapted_to_its_own_space_stays_as_it_is(space: Space) -> None:
@@ -115,6 +116,27 @@ def test_a_draft_of_a_similar_kernel_fits_this_one() -> None:
     here, there = SPACES["matmul"](), TraceSpace(workload(matmul(64, 48, 16)), TARGET)
     adapted = [there.adapt(here.realize(here.sample(rng(s)), rng(s)).choices) for s in range(5)]
     assert all(a is not None and there.realize(a, rng()) for a in adapted)
+
+
+@pytest.mark.parametrize("name", ["matmul", "convolution", "softmax"])
+def test_a_trace_of_the_same_sketch_is_adopted(name: str) -> None:
+    space = SPACES[name]()
+    found = 0
+    for seed in range(12):
+        try:
+            candidate = space.realize(space.sample(rng(seed)), rng(seed))
+        except InvalidCandidate:
+            continue
+        adopted = space.adopt(candidate.trace)  # type: ignore[attr-defined]
+        assert adopted in (candidate.choices, None)  # TVM drops instructions without effect from some
+        found += adopted is not None
+    assert found > 3
+
+
+def test_a_trace_of_another_kernel_is_not_adopted() -> None:
+    other = SPACES["softmax"]()
+    candidate = other.realize(other.sample(rng(1)), rng(1))
+    assert SPACES["matmul"]().adopt(candidate.trace) is None  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", COUNTED)
