@@ -65,10 +65,15 @@ def write_library(executable: Any, path: Path) -> None:
             result = subprocess.run(command, capture_output=True, text=True, check=False)
             if result.returncode:
                 said = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
-                raise LinkFailed(f"{linker[0]} cannot link {path}: {said[-1][:300]}")
+                raise LinkFailed(f"{linker[0]} cannot link {path}: {_cause(said)[:300]}")
 
         executable.export_library(str(draft), fcompile=link, workspace_dir=folder)
         draft.replace(path)
+
+
+def _cause(said: list[str]) -> str:
+    """The linker's own line; the last one is mostly the compiler's, that the linker failed."""
+    return next((line for line in said if "ld:" in line), said[-1])
 
 
 def find_linker() -> list[str]:

@@ -4,12 +4,13 @@ import errno
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from autotune.build import compile_model, write_library
+from autotune.build import compile_model, find_linker, write_library
 from autotune.errors import ArtifactError, NoRecords, UnsupportedModel, VerificationFailed
 from autotune.frontends.graph import Model
 from autotune.frontends.model import Array, random_inputs
@@ -57,7 +58,7 @@ def deliver(
             f"the database {session.store} holds no records of {model.name} for this hardware, target and "
             f"{session.conditions.threads} threads; measure some with: autotune run {model.source.source}"
         )
-    try:
+    with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as draft:
             library = Path(draft) / LIBRARY_NAME
@@ -73,14 +74,35 @@ def deliver(
             for name in os.listdir(draft):
                 (Path(draft) / name).replace(folder / name)
             (folder / BENCH_NAME).unlink(missing_ok=True)  # it was about the old one
-    except OSError as error:
-        what = "no space left on the disk of" if error.errno == errno.ENOSPC else "cannot write to"
-        raise ArtifactError(
-            f"{what} {folder}: {error.strerror or error}; --out names another folder"
-        ) from error
     session.store.add_model(model.hash, model.name, model.source.source, model.tasks)
     session.store.add_artifact(model.hash, run.id, str(folder.resolve()), manifest.model_dump(mode="json"))
     return manifest
+
+
+@contextmanager
+def writing(folder: Path, option: str = "--out") -> Iterator[None]:
+    """Turns what the file system reports inside the block into ``ArtifactError``."""
+    try:
+        yield
+    except OSError as error:
+        what = "no space left on the disk of" if error.errno == errno.ENOSPC else "cannot write to"
+        raise ArtifactError(
+            f"{what} {folder}: {error.strerror or error}; {option} names another folder"
+        ) from error
+
+
+def check_delivery(folder: Path) -> None:
+    """Finds out before minutes are spent what would keep an artifact from being written.
+
+    Raises:
+        LinkFailed: There is no linker.
+        ArtifactError: The folder cannot be written.
+    """
+    find_linker()
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 @dataclass(frozen=True)
@@ -174,6 +196,7 @@ def _entry(task: Task, choice: _Choice, session: Session) -> TaskEntry:
         best_s=choice.best_s,
         before_s=proof.before_s if proof else (),
         after_s=won.after_s if won else proof.before_s if proof else (),  # plain loops stay as they were
+        cache=proof.cache.value if proof and proof.before_s else None,
         p_faster=won.p_faster if won else None,
         max_error=won.max_error if won else None,
         tolerance=won.tolerance if won else None,

@@ -43,7 +43,8 @@ def describe_hardware(probe: bool = True) -> Hardware:
     Args:
         probe: Also measure what it does, in five seconds plus what importing TVM takes: see
             ``autotune.probes.probe``. Neither the affinity nor the TVM thread pool of the calling thread is
-            touched. Other load on the cores makes the figures too low. They are not part of the identity.
+            touched. Tuners wait meanwhile; other load on the cores makes the figures too low. They are not
+            part of the identity.
     """
     cpus = usable_cpus()
     info = cpu_info()
@@ -59,9 +60,11 @@ def describe_hardware(probe: bool = True) -> Hardware:
     }
     probes: Mapping[str, float] = {}
     if probe:
+        from autotune.measure.turns import alone
         from autotune.probes import probe as measure
 
-        probes = measure(cpus, features["isa"])
+        with alone():
+            probes = measure(cpus, features["isa"])
     name = info.get("model name") or platform.processor() or platform.machine()
     return Hardware(name=name, cores=len(cpus), features=features, probes=probes)
 

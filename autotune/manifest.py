@@ -52,8 +52,10 @@ class TaskEntry(_Frozen):
     Attributes:
         status: ``tuned``: it has a schedule, verified and faster where ``p_faster`` is known; ``untuned``:
             nothing usable was found, plain loops remain.
-        before_s: Seconds of single runs of the untuned schedule; empty where it was never timed.
+        before_s: Seconds of one run of the untuned schedule, one entry a pair: where caches are warm, a
+            median of means over bursts of runs (``measure.timing.pair``). Empty where it was never timed.
         after_s: The winner's, paired with ``before_s``.
+        cache: What the caches held when the pairs were timed; None where they were not.
         best_s: Median seconds that the winner took while tuning.
         p_faster: Estimate of P(winner faster than untuned) and its 95 % bootstrap interval.
         note: What a person should know, such as a faster candidate that failed verification.
@@ -71,6 +73,7 @@ class TaskEntry(_Frozen):
     best_s: float | None = None
     before_s: tuple[float, ...] = ()
     after_s: tuple[float, ...] = ()
+    cache: Literal["warm", "cold"] | None = None
     p_faster: tuple[float, float, float] | None = None
     max_error: float | None = None
     tolerance: float | None = None

@@ -1,12 +1,13 @@
 """One execution of the tuner from a model to an artifact, recorded so that it can be resumed."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from autotune.deliver import deliver, reference_outputs
-from autotune.errors import BadInput
+from autotune.deliver import check_delivery, deliver, reference_outputs
+from autotune.errors import BadInput, UnsupportedModel
 from autotune.frontends.graph import Model
 from autotune.manifest import Manifest, NoiseEntry, RunEntry
 from autotune.measure.pool import Pool
@@ -15,6 +16,7 @@ from autotune.session import Session
 from autotune.tuner import Budget, Observer, Progress, Tuner
 from autotune.winners import deciding_cache, verify_winners
 from db.values import Run, RunSpec, RunStatus
+from search.errors import AutotuneError
 from search.problem import Task
 from search.searchers import DEFAULT
 
@@ -28,13 +30,20 @@ class RunOptions:
     tasks: str = "*"
     searcher: str = DEFAULT
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:  # what a column of the database holds
+            raise BadInput(f"--seed {self.seed}: expected 0 or more, and less than 2**63")
+
 
 def select_tasks(model: Model, pattern: str) -> tuple[Task, ...]:
     """The tasks whose name matches a shell pattern; a plain word matches any name that contains it.
 
     Raises:
         BadInput: None matches.
+        UnsupportedModel: The model has none at all.
     """
+    if not model.tasks:
+        raise UnsupportedModel(f"{model.name} has no kernels: there is nothing to tune")
     wild = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
     chosen = tuple(t for t in model.tasks if fnmatch(t.name, wild))
     if not chosen:
@@ -52,12 +61,13 @@ def run_model(
     folder: Path,
     observe: Observer = lambda progress: None,
 ) -> Manifest:
-    """Tunes, verifies and delivers. ``KeyboardInterrupt`` leaves the run resumable.
+    """Tunes, verifies and delivers. ``KeyboardInterrupt`` and what a person can mend leave it resumable.
 
     A run of the same model, conditions and seed that was interrupted or killed is taken up where it stopped;
     its budget counts from its beginning.
     """
     tasks = select_tasks(model, options.tasks)
+    check_delivery(folder)
     reference_outputs(model)  # before minutes are spent on what could not be checked
     store, conditions = session.store, session.conditions
     store.add_model(model.hash, model.name, model.source.source, model.tasks)
@@ -70,7 +80,6 @@ def run_model(
     earlier = store.resumable_run(spec)
     goes_on = earlier is not None and _goes_on(earlier, spec, options)
     run = store.resume_run(earlier.id) if earlier and goes_on else store.start_run(spec)
-    status = RunStatus.FAILED
     try:
         profile = Profile()
         tuner = Tuner(
@@ -90,13 +99,15 @@ def run_model(
         noise = tuple(NoiseEntry(at_s=p.at_s - began, drift=p.drift) for p in pool.noise.points)
         entry = _run_entry(run.id, options.seed, progress, noise, profile.seconds())
         manifest = deliver(model, session, folder, entry, say)
-        status = RunStatus.FINISHED
+        store.end_run(run.id, RunStatus.FINISHED)
         return manifest
-    except KeyboardInterrupt:
-        status = RunStatus.INTERRUPTED
+    except (KeyboardInterrupt, AutotuneError, OSError):
+        with suppress(AutotuneError):  # a full or locked database; a run without an end is resumable too
+            store.end_run(run.id, RunStatus.INTERRUPTED)
         raise
-    finally:
-        store.end_run(run.id, status)
+    except BaseException:
+        store.end_run(run.id, RunStatus.FAILED)
+        raise
 
 
 def _goes_on(earlier: Run, spec: RunSpec, options: RunOptions) -> bool:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 
 from tvm.target import Target
 
@@ -151,7 +152,7 @@ class Tuner:
         progress = self.progress
         progress.trials = progress.earlier_trials = run.trials
         progress.elapsed_s = progress.earlier_s = run.elapsed_s
-        self._recall(run.spec.seed)
+        self._recall(run)
         started = time.monotonic()
         while progress.budget.left(progress.trials, progress.elapsed_s):
             task = next_task(progress.tasks, self._least_s())
@@ -174,13 +175,14 @@ class Tuner:
         latency_s, gain = self.progress.latency_s, self.progress.budget.gain
         return gain * latency_s / ROUND if gain and math.isfinite(latency_s) else 0.0
 
-    def _recall(self, seed: int) -> None:
+    def _recall(self, run: Run) -> None:
         """Makes spaces and searchers, and tells them what the database holds."""
         with self._profile.span("database"):
-            self._elsewhere = self._store.fastest(SPACE_NAME, self._conditions.target)
+            self._elsewhere = self._store.fastest(SPACE_NAME, self._conditions.target, but=run.id)
             self._imported = self._store.fastest(IMPORTED)
+        tasks: dict[str, TaskProgress] = {}
         for task in self.progress.tasks:
-            workload = task.task.workload
+            workload, seed = task.task.workload, run.spec.seed
             self._say(f"reading records of {task.task.name}")
             try:
                 space = TraceSpace(workload, self._target)
@@ -189,15 +191,46 @@ class Tuner:
                 continue
             inner = self._make_searcher(space, Scorers(self._cost_model, self._values), seed)
             searcher = SeededSearcher(inner, space, partial(self._hints, space), seed)
-            known = self._known(workload, space.name)
-            searcher.update(known)
-            self._learn(workload, known)
-            for measurement in known:
-                task.add(measurement)
-            if known:
-                task.end_round()
-            self.progress.records += len(known)
             self._searchers[workload.hash] = searcher
+            tasks[workload.hash] = task
+        known = self._known(list(tasks))
+        for hash_, each in self._searchers.items():
+            each.update([m for _, m in known if m.candidate.workload == hash_])
+        # In the order in which they were stored, over all tasks: the cost models depend on it.
+        for hash_, some in groupby(known, lambda row: row[1].candidate.workload):
+            self._learn(tasks[hash_].task.workload, [m for _, m in some])
+        self.progress.records = len(known)
+        self._retrace(run, [(id_, tasks[m.candidate.workload], m) for id_, m in known])
+
+    def _retrace(self, run: Run, known: Sequence[tuple[int | None, TaskProgress, Measurement]]) -> None:
+        """Brings the progress to where the run stands: round by round, with its curve and its failures.
+
+        For how long nobody worked on the run is not known: what was measured counts as of the run's start,
+        but no later than all the seconds spent.
+        """
+        progress = self.progress
+        for id_, task, measurement in known:
+            if id_ != run.id:
+                task.add(measurement)
+        for task in progress.tasks:
+            if task.trials:
+                task.end_round()
+        current, left = None, 0
+        progress.trials, progress.elapsed_s = 0, 0.0
+        for _, task, measurement in (row for row in known if row[0] == run.id):
+            if current and (current is not task or not left):
+                current.end_round()
+            left = self._round_size(task) if current is not task or not left else left
+            current, left = task, left - 1
+            progress.trials += 1
+            since_s = (measurement.measured_at - run.started_at).total_seconds()
+            progress.elapsed_s = min(run.elapsed_s, max(progress.elapsed_s, since_s))
+            self._note(task, measurement)
+        if current:
+            current.end_round()
+        # One may have been stored, but not counted, when the process died.
+        progress.trials = progress.earlier_trials = max(run.trials, progress.trials)
+        progress.elapsed_s = run.elapsed_s
 
     def _learn(self, workload: Workload, measured: Sequence[Measurement]) -> None:
         self._cost_model.add(workload, measured)
@@ -215,17 +248,23 @@ class Tuner:
         drafts = [space.adopt(c.trace) for c in imported] + [space.adapt(c.choices) for _, c in alike]
         return list(dict.fromkeys(d for d in drafts if d is not None))
 
-    def _known(self, workload: Workload, space: str) -> list[Measurement]:
-        """What the database holds; what was found wrong since, under whichever conditions, as failed."""
+    def _known(self, workloads: Sequence[str]) -> list[tuple[int | None, Measurement]]:
+        """What the database holds, with its runs; what was found wrong since, wherever, as failed.
+
+        First come those that were never measured here, as they do when a run begins.
+        """
         with self._profile.span("database"):
-            wrong = self._store.wrong(workload.hash, self._conditions.target)
-            known = self._store.measurements(workload.hash, self._conditions, space)
+            wrong = {w: self._store.wrong(w, self._conditions.target) for w in workloads}
+            known = list(self._store.history(workloads, self._conditions, SPACE_NAME))
         error = MeasureError(ErrorKind.WRONG_OUTPUT, "found wrong when it was verified")
-        elsewhere = wrong.keys() - {m.candidate.hash for m in known}
-        return [
-            Measurement(m.candidate, error=error) if m.candidate.hash in wrong and not m.error else m
-            for m in known
-        ] + [Measurement(wrong[h], error=error) for h in sorted(elsewhere) if wrong[h].space == space]
+        measured = {m.candidate for _, m in known}
+        elsewhere = [w[h] for w in wrong.values() for h in sorted(w) if w[h] not in measured]
+        return [(None, Measurement(c, error=error)) for c in elsewhere if c.space == SPACE_NAME] + [
+            (id_, Measurement(m.candidate, error=error, measured_at=m.measured_at))
+            if m.candidate.hash in wrong[m.candidate.workload] and not m.error
+            else (id_, m)
+            for id_, m in known
+        ]
 
     def _round(self, task: TaskProgress, pool: Pool) -> Iterator[Measurement]:
         """Measures the next candidates of a task; its searcher learns at the end, even of half a round."""

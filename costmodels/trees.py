@@ -28,12 +28,24 @@ FRESHNESS = 16  # a model is fitted anew when a 16th to a 32nd has come to what 
 TREES = 24
 
 
-class _Row(NamedTuple):
-    """A measurement of the workload with this hash, encoded."""
+class Row(NamedTuple):
+    """A measurement, encoded.
 
-    workload: str
+    Attributes:
+        best_s: The least latency of the workload that was known then.
+        features: Shape [features]; empty where only prefixes are encoded.
+    """
+
+    workload: Workload
     measurement: Measurement
+    best_s: float
     features: NDArray[np.float64]
+
+
+def labels(rows: Sequence[Row]) -> NDArray[np.float64]:
+    """Share of the best speed known with the last of the rows, shape [n]: 1 the best, 0 what failed."""
+    best_s = {row.workload.hash: row.best_s for row in rows}
+    return np.array([best_s[w.hash] / m.latency_s if m.error is None else 0.0 for w, m, _, _ in rows])
 
 
 class TreeCostModel:
@@ -49,19 +61,22 @@ class TreeCostModel:
     def __init__(self, seed: int = 0, span: Span = lambda phase: nullcontext()) -> None:
         self._seed = seed
         self._span = span
-        self._rows: dict[Signature, list[_Row]] = defaultdict(list)
+        self._rows: dict[Signature, list[Row]] = defaultdict(list)
         self._best: dict[str, float] = {}
         self._forests: dict[Signature, tuple[int, Forest]] = {}
 
     def add(self, workload: Workload, measurements: Sequence[Measurement]) -> None:
         """Takes note of measurements; what they change is fitted when next asked for."""
-        groups: dict[Signature, list[Measurement]] = defaultdict(list)
+        groups: dict[Signature, list[tuple[Measurement, float]]] = defaultdict(list)
         for m in measurements:
-            groups[signature(m.candidate.choices)].append(m)
-            self._best[workload.hash] = min(self._best.get(workload.hash, np.inf), m.latency_s)
+            best_s = min(self._best.get(workload.hash, np.inf), m.latency_s)
+            self._best[workload.hash] = best_s
+            groups[signature(m.candidate.choices)].append((m, best_s))
         for kind, some in groups.items():
-            features = self._encode(workload, [m.candidate.choices for m in some], kind)
-            self._rows[kind] += [_Row(workload.hash, m, f) for m, f in zip(some, features, strict=True)]
+            features = self._encode(workload, [m.candidate.choices for m, _ in some], kind)
+            self._rows[kind] += [
+                Row(workload, m, best_s, f) for (m, best_s), f in zip(some, features, strict=True)
+            ]
 
     def score(self, workload: Workload, items: Sequence[Scored]) -> Prediction | None:
         """Predicted share of the best speed; None where too little is known of every item."""
@@ -95,8 +110,7 @@ class TreeCostModel:
         fitted, forest = self._forests.get(kind, (0, None))
         if forest is None or fitted != count:
             rows = self._rows[kind][:count][-MAX_ROWS:]
-            labels = [label(row.measurement, self._best[row.workload]) for row in rows]
-            forest = Forest(np.stack([row.features for row in rows]), np.array(labels), self._seed)
+            forest = Forest(np.stack([row.features for row in rows]), labels(rows), self._seed)
             self._forests[kind] = count, forest
         return forest
 
@@ -111,11 +125,6 @@ def with_workload(workload: Workload, features: NDArray[np.float64]) -> NDArray[
     """Features of drafts, followed by three of their workload: its work, its bytes, its longest sum."""
     about = np.log2([1 + workload.flop, 1 + workload.bytes, workload.reduction])
     return np.concatenate([features, np.tile(about, (len(features), 1))], axis=1)
-
-
-def label(measurement: Measurement, best_s: float) -> float:
-    """Share of the best speed: 1 the best, 0 what failed."""
-    return best_s / measurement.latency_s if measurement.error is None else 0.0
 
 
 class Forest:

@@ -12,7 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from costmodels.encodings.decisions import Signature, encode, signature
-from costmodels.trees import MIN_ROWS, Forest, Span, label, milestone, with_workload
+from costmodels.trees import MIN_ROWS, Forest, Row, Span, labels, milestone, with_workload
 from search.problem import Measurement, Workload
 from search.scorer import Prediction, Scored, choices_of
 from search.space import Draft
@@ -30,7 +30,7 @@ class TreeValueModel:
     def __init__(self, seed: int = 0, span: Span = lambda phase: nullcontext()) -> None:
         self._seed = seed
         self._span = span
-        self._rows: dict[Signature, list[tuple[Workload, Measurement]]] = defaultdict(list)
+        self._rows: dict[Signature, list[Row]] = defaultdict(list)
         self._forms: dict[tuple[str, object], Signature] = {}
         self._best: dict[str, float] = {}
         self._forests: dict[Signature, tuple[int, Forest]] = {}
@@ -39,9 +39,9 @@ class TreeValueModel:
         """Takes note of measurements; what they change is fitted when next asked for."""
         for m in measurements:
             kind = signature(m.candidate.choices)
-            self._rows[kind].append((workload, m))
-            self._forms[workload.hash, m.candidate.choices[0]] = kind
             self._best[workload.hash] = min(self._best.get(workload.hash, np.inf), m.latency_s)
+            self._rows[kind].append(Row(workload, m, self._best[workload.hash], np.empty(0)))
+            self._forms[workload.hash, m.candidate.choices[0]] = kind
 
     def score(self, workload: Workload, items: Sequence[Scored]) -> Prediction | None:
         """Predicted share of the best speed that the best completion reaches; None where nothing is known.
@@ -66,14 +66,15 @@ class TreeValueModel:
         count = milestone(len(self._rows[kind]))
         fitted, forest = self._forests.get(kind, (0, None))
         if forest is None or fitted != count:
+            rows = self._rows[kind][:count][-MAX_CANDIDATES:]
             values: dict[tuple[str, Draft], tuple[Workload, float]] = {}
-            for workload, m in self._rows[kind][:count][-MAX_CANDIDATES:]:
-                value = label(m, self._best[workload.hash])
-                for length in range(1, len(m.candidate.choices) + 1):
-                    key = workload.hash, m.candidate.choices[:length]
-                    values[key] = workload, max(value, values.get(key, (workload, 0.0))[1])
+            for row, value in zip(rows, labels(rows).tolist(), strict=True):
+                choices = row.measurement.candidate.choices
+                for length in range(1, len(choices) + 1):
+                    key = row.workload.hash, choices[:length]
+                    values[key] = row.workload, max(value, values.get(key, (row.workload, 0.0))[1])
             features = [with_workload(w, encode([prefix], kind)) for (_, prefix), (w, _) in values.items()]
-            labels = np.array([value for _, value in values.values()])
-            forest = Forest(np.concatenate(features), labels, self._seed)
+            best = np.array([value for _, value in values.values()])
+            forest = Forest(np.concatenate(features), best, self._seed)
             self._forests[kind] = count, forest
         return forest

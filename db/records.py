@@ -16,6 +16,7 @@ from db.rows import (
     to_candidate,
     to_hardware,
     to_workload,
+    under,
     workload_row,
 )
 from search.problem import (
@@ -100,6 +101,24 @@ def measurements(
     return [to_measurement(m, to_candidate(c, workload)) for m, c in session.execute(query)]
 
 
+def page(
+    session: Session, workloads: Sequence[str], conditions: Conditions, space: str, after: int, size: int
+) -> tuple[list[tuple[int | None, Measurement]], int | None]:
+    """Up to ``size`` behind the row numbered ``after``, with their runs, and the last one's number if any."""
+    M, C, W = schema.Measurement, schema.Candidate, schema.Workload
+    query = (
+        select(M, C, W.hash)
+        .join(C, C.id == M.candidate_id)
+        .join(W, W.id == C.workload_id)
+        .where(under(conditions, M), W.hash.in_(workloads), C.space == space, M.id > after)
+        .order_by(M.id)
+        .limit(size)
+    )
+    rows = session.execute(query).all()
+    found = [(m.run_id, to_measurement(m, to_candidate(c, hash))) for m, c, hash in rows]
+    return found, rows[-1][0].id if rows else None
+
+
 def conditions(session: Session, workload: str) -> list[Conditions]:
     M, C, W = schema.Measurement, schema.Candidate, schema.Workload
     key = M.hardware_id, M.target, M.threads
@@ -117,13 +136,19 @@ def conditions(session: Session, workload: str) -> list[Conditions]:
     ]
 
 
-def fastest(session: Session, space: str, target: str | None) -> list[tuple[Workload, Candidate]]:
+def fastest(
+    session: Session, space: str, target: str | None, but: int | None
+) -> list[tuple[Workload, Candidate]]:
     M, C, W = schema.Measurement, schema.Candidate, schema.Workload
     place = func.row_number().over(partition_by=C.workload_id, order_by=(M.latency_s, M.id)).label("place")
     timed = (
         select(C.id, place).join(C, C.id == M.candidate_id).where(C.space == space, M.latency_s.is_not(None))
     )
-    ranked = (timed if target is None else timed.where(M.target == target)).subquery()
+    if target is not None:
+        timed = timed.where(M.target == target)
+    if but is not None:
+        timed = timed.where(M.run_id.is_distinct_from(but))
+    ranked = timed.subquery()
     query = (
         select(W, C)
         .join(C, C.workload_id == W.id)

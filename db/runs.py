@@ -4,6 +4,7 @@ import os
 import socket
 from datetime import UTC, datetime, timedelta
 
+import psutil
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
@@ -91,13 +92,13 @@ def _is_left(row: schema.Run) -> bool:
 
 
 def _is_alive(pid: int) -> bool:
+    """Whether there is such a process; one that has ended and waits for its parent to notice is none."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:  # somebody else's
+    except psutil.AccessDenied:  # somebody else's
         return True
-    return True
 
 
 def to_run(session: Session, row: schema.Run) -> Run:

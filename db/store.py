@@ -105,8 +105,8 @@ class Store:
     def resumable_run(self, spec: RunSpec) -> Run | None:
         """The newest run of the same model, conditions and seed that was interrupted or whose process died.
 
-        A process is dead when it was on this host and is gone, or has not called ``beat`` for two minutes on
-        another host, fifteen on this one.
+        A process is dead when it was on this host and is gone or a zombie, or has not called ``beat`` for two
+        minutes on another host, fifteen on this one.
         """
         with self._database.reading() as session:
             return runs.resumable(session, spec)
@@ -151,14 +151,17 @@ class Store:
         with self._database.reading() as session:
             return records.conditions(session, workload)
 
-    def fastest(self, space: str, target: str | None = None) -> list[tuple[Workload, Candidate]]:
+    def fastest(
+        self, space: str, target: str | None = None, but: int | None = None
+    ) -> list[tuple[Workload, Candidate]]:
         """The fastest candidate of each workload in a space, on whichever device: hints, no more.
 
         Args:
             target: Only those measured for it.
+            but: A run whose measurements do not count.
         """
         with self._database.reading() as session:
-            return records.fastest(session, space, target)
+            return records.fastest(session, space, target, but)
 
     def measurements(
         self, workload: str, conditions: Conditions, space: str | None = None
@@ -167,11 +170,24 @@ class Store:
         with self._database.reading() as session:
             return records.measurements(session, workload, conditions, space)
 
+    def history(
+        self, workloads: Sequence[str], conditions: Conditions, space: str
+    ) -> Iterator[tuple[int | None, Measurement]]:
+        """Those of several workloads (by their hashes), each with its run, oldest first, in bounded memory.
+
+        Oldest means stored first; the pages are as those of ``stream``.
+        """
+        after: int | None = 0
+        while after is not None:
+            with self._database.reading() as session:
+                some, after = records.page(session, workloads, conditions, space, after, _PAGE)
+            yield from some
+
     def best(self, workload: str, conditions: Conditions, n: int = 1) -> list[Measurement]:
         """The fastest candidates of a workload (by its hash), fastest first.
 
-        All samples of a candidate are put together, and their median counts. Left out are candidates
-        whose newest verification under these conditions says that they are not correct.
+        All samples of a candidate are put together, and their median counts. Left out is what was ever found
+        wrong on this target; see ``wrong``.
         """
         with self._database.reading() as session:
             return winners.best(session, workload, conditions, n)

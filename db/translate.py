@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from sqlalchemy.exc import DBAPIError
 
 from db.errors import (
+    BadDatabaseURL,
     DatabaseLocked,
     DatabaseReadOnly,
     DatabaseUnreachable,
@@ -21,6 +22,8 @@ _TEXTS: dict[type[AutotuneError], str] = {
     "Wait until that process is done writing, or end it, then try again; nothing of this was written.",
     DatabaseReadOnly: "The database {place} may not be used for this ({reason}).\n"
     "Allow this user to read and write it and its folder, or give another place with --db.",
+    BadDatabaseURL: "{place} is no place for a database ({reason}).\n"
+    "Give a path whose folders are folders and whose name the file system takes.",
     DiskFull: "No room is left for the database {place} ({reason}).\n"
     "Free some space and start again; what was committed before is safe.",
     DatabaseUnreachable: "The database {place} does not answer ({reason}).\n"
@@ -59,6 +62,9 @@ _FILES = {
     errno.EROFS: DatabaseReadOnly,
     errno.ENOSPC: DiskFull,
     errno.EDQUOT: DiskFull,
+    errno.ENOTDIR: BadDatabaseURL,
+    errno.EEXIST: BadDatabaseURL,  # a file where a folder is to be made
+    errno.ENAMETOOLONG: BadDatabaseURL,
 }
 
 

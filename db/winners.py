@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import CompoundSelect, select
 from sqlalchemy.orm import Session
 
 from db import schema
@@ -18,22 +18,18 @@ from search.problem import Cache, Candidate, Conditions, ErrorKind, Measurement,
 
 
 def best(session: Session, workload: str, conditions: Conditions, n: int) -> list[Measurement]:
-    M, V = schema.Measurement, schema.Verification
-    verdicts: dict[int, bool] = {}  # the newest of each candidate: later rows overwrite earlier ones
-    proofs = select(V.candidate_id, V.correct).where(recorded(workload, conditions, V)).order_by(V.id)
-    for id, correct in session.execute(proofs):
-        verdicts[id] = correct
+    M = schema.Measurement
     samples: dict[int, list[float]] = defaultdict(list)
     newest: dict[int, tuple[float, datetime]] = {}
     timed = (
         select(M.candidate_id, M.samples_s, M.build_s, M.measured_at)
         .where(recorded(workload, conditions, M), M.latency_s.is_not(None))
+        .where(M.candidate_id.not_in(_wrong_ids(conditions.target)))
         .order_by(M.id)
     )
     for id, samples_s, build_s, measured_at in session.execute(timed):
-        if verdicts.get(id, True):
-            samples[id] += samples_s
-            newest[id] = build_s, measured_at
+        samples[id] += samples_s
+        newest[id] = build_s, measured_at
     fastest = heapq.nsmallest(n, samples, key=lambda id: (statistics.median(samples[id]), id))
     candidates = {
         row.id: to_candidate(row, workload)
@@ -44,13 +40,19 @@ def best(session: Session, workload: str, conditions: Conditions, n: int) -> lis
 
 
 def wrong(session: Session, workload: str, target: str) -> dict[str, Candidate]:
-    W, C, V, M = schema.Workload, schema.Candidate, schema.Verification, schema.Measurement
+    W, C = schema.Workload, schema.Candidate
+    of_workload = select(C).join(W, W.id == C.workload_id).where(W.hash == workload)
+    rows = session.scalars(of_workload.where(C.id.in_(_wrong_ids(target)))).all()
+    return {row.hash: to_candidate(row, workload) for row in rows}
+
+
+def _wrong_ids(target: str) -> CompoundSelect[int]:
+    """SQL for: the candidates that a check found wrong on this target, before timing or when verified."""
+    V, M = schema.Verification, schema.Measurement
     kinds = (ErrorKind.WRONG_OUTPUT, ErrorKind.OUT_OF_BOUNDS)
     disproved = select(V.candidate_id).where(V.target == target, V.correct.is_(False))
     refused = select(M.candidate_id).where(M.target == target, M.error_kind.in_(kinds))
-    of_workload = select(C).join(W, W.id == C.workload_id).where(W.hash == workload)
-    rows = session.scalars(of_workload.where(C.id.in_(disproved.union(refused)))).all()
-    return {row.hash: to_candidate(row, workload) for row in rows}
+    return disproved.union(refused)
 
 
 def add_verification(

@@ -59,7 +59,9 @@ def main() -> None:
     except SystemExit as end:
         if end.code != INTERRUPTED:  # which is what typer makes of Ctrl-C
             raise
-        text = "interrupted; what was measured is stored. The same command goes on from here."
+        text = "interrupted"
+        if sys.argv[1:2] == ["run"]:
+            text += "; what was measured is stored. The same command goes on from here."
         _fail(text, "Interrupted", INTERRUPTED, wants_json)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -32,6 +32,7 @@ def bench(
     from autotune.bench.run import bench_model
     from autotune.bench.table import print_bench
     from autotune.cli.console import console
+    from autotune.deliver import writing
     from autotune.manifest import BENCH_NAME, REPORT_NAME, Manifest
     from autotune.report.html import write_report
     from autotune.session import check_threads
@@ -44,16 +45,17 @@ def bench(
         screen.print(
             f"no compiled model in {default}: only the peers are measured (autotune run {model} makes one)"
         )
+    manifest = Manifest.read(folder) if folder else None
     with screen.status("preparing") as status:
         result = bench_model(
             model, folder, threads, rounds, parse_shapes(input), check_batch(batch),
             peers.split(",") if peers else None, lambda text: status.update(text),
         )  # fmt: skip
-    if folder is not None:
-        # The report then shows the peers as well.
-        (folder / BENCH_NAME).write_text(result.to_json())
-        write_report(Manifest.read(folder), folder / REPORT_NAME, result)
     if json:
         typer.echo(result.to_json())
     else:
         print_bench(result, screen)
+    if folder and manifest:
+        with writing(folder, "--artifact"):  # the report then shows the peers as well
+            (folder / BENCH_NAME).write_text(result.to_json())
+            write_report(manifest, folder / REPORT_NAME, result)

@@ -72,7 +72,7 @@ def stats(db: options.Database = None, json: options.Json = False) -> None:
 @app.command()
 def runs(
     db: options.Database = None,
-    limit: Annotated[int, typer.Option(help="How many, newest first.", min=1)] = 20,
+    limit: Annotated[int, typer.Option(help="How many, newest first.", min=1, max=1_000_000)] = 20,
     json: options.Json = False,
 ) -> None:
     """List runs, newest first."""
@@ -107,7 +107,7 @@ def show(
     from db.store import Store
 
     with Store.open(db) as store:
-        if what.isdigit() and len(what) < 8:
+        if what.isdecimal() and len(what) < 8:
             _show_run(store.show_run(int(what)), json)
         else:
             _show_hash(store, what, json)

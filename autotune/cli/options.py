@@ -49,7 +49,7 @@ def parse_shapes(inputs: list[str]) -> dict[str, tuple[int, ...]]:
     for given in inputs:
         name, _, sizes = given.rpartition("=")
         parts = sizes.split("x")
-        if not name or not all(p.isdigit() and int(p) > 0 for p in parts):
+        if not name or not all(p.isdecimal() and int(p) > 0 for p in parts):
             raise BadInput(f"--input {given}: expected a name and positive sizes, such as image=1x3x224x224")
         shapes[name] = tuple(int(p) for p in parts)
     return shapes

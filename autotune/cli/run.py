@@ -59,7 +59,7 @@ def run(
     from search.searchers import DEFAULT
 
     budget = make_budget(trials, minutes, DEFAULT_GAIN if gain is None else gain)
-    searcher = check_searcher(searcher or DEFAULT)
+    run_options = RunOptions(budget, seed, tasks, check_searcher(searcher or DEFAULT))
     shapes = parse_shapes(input)
     screen = console(json)
     if dry_run:
@@ -85,6 +85,5 @@ def run(
             f"{session.conditions.threads} threads; records in {session.store}"
         )
         with LiveProgress(screen) as live:
-            run_options = RunOptions(budget, seed, tasks, searcher)
             manifest = run_model(lowered, session, run_options, folder, live.observe)
     show_result(manifest, folder, screen, json)

@@ -90,7 +90,10 @@ def _fix_sizes(
     if all(isinstance(s, int) for v in values.values() for s in v.shape):
         return program
     examples = tuple(torch.zeros(wanted[n], dtype=v.dtype) for n, v in values.items())
-    return torch.export.export(program.module(), examples)
+    try:
+        return torch.export.export(program.module(), examples)
+    except Exception as error:
+        raise BadInput(f"the program does not take inputs of these sizes: {last_line(error)}") from error
 
 
 def _fixed_shape(name: str, value: Any, given: tuple[int, ...] | None, batch: int | None) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from autotune.errors import VerificationFailed
+from autotune.measure.turns import alone
 
 WARM_UP = 3
 RUNS = 30
@@ -24,7 +25,7 @@ LIMIT_S = 10.0  # of timing; a slow model is run less often, at least three time
 def run_library(
     library: Path, inputs: Sequence[NDArray[Any]], threads: int
 ) -> tuple[list[NDArray[Any]], tuple[float, ...]]:
-    """Outputs of a library for ``inputs``, and seconds of single runs, warm.
+    """Outputs of a library for ``inputs``, and seconds of single runs, warm; tuners wait meanwhile.
 
     Raises:
         VerificationFailed: The process crashed.
@@ -34,11 +35,12 @@ def run_library(
     with tempfile.TemporaryDirectory() as folder:
         given, written = Path(folder) / "inputs.npz", Path(folder) / "outputs.npz"
         np.savez(given, *inputs)
-        result = subprocess.run(
-            [sys.executable, "-c", _SCRIPT, str(library), str(given), str(written)],
-            env={**os.environ, "TVM_NUM_THREADS": str(threads)},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        with alone():
+            result = subprocess.run(
+                [sys.executable, "-c", _SCRIPT, str(library), str(given), str(written)],
+                env={**os.environ, "TVM_NUM_THREADS": str(threads)},
+                capture_output=True, text=True, check=False,
+            )  # fmt: skip
         if result.returncode:
             said = result.stderr.strip().splitlines() or [f"exit code {result.returncode}"]
             raise VerificationFailed(f"the compiled model crashed when run: {said[-1][:300]}")

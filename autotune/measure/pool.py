@@ -11,11 +11,12 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
 
 from autotune.hardware import usable_cpus
-from autotune.measure.family import Builder, Family, Home
+from autotune.measure.family import Builder, Family, Home, ReferenceFailed
 from autotune.measure.limits import Limits
 from autotune.measure.noise import NOISY, NoiseMeter
 from autotune.measure.process import Process, WorkersFailed, answered
@@ -93,13 +94,16 @@ class Pool:
         Raises:
             ReferenceFailed: The workload cannot be run with plain loops.
         """
-        home = self.family.home(workload)
         waiting = deque(range(len(candidates)))
-        with self.family.builders(home, self._cpus) as builders:
+        with ExitStack() as stack:
+            turn = stack.enter_context(ExitStack())
+            turn.enter_context(self._turns.compiling())  # a new home begins to compute the reference
+            home = self.family.home(workload)
+            builders = stack.enter_context(self.family.builders(home, self._cpus))
             while waiting:
-                with self._turns.compiling():
-                    yield from self._build(home, builders, candidates, waiting)
+                yield from self._build(home, builders, candidates, waiting)
                 self.family.await_reference(home)
+                turn.close()
                 for builder in builders:
                     for key, (reply, drift) in self._time(builder, rival_s, fastest_s).items():
                         if isinstance(reply, Done) and _faster(reply.samples_s, rival_s):
@@ -108,14 +112,19 @@ class Pool:
                     if builder.built:  # it died: what it had compiled is compiled again
                         waiting.extend(builder.built)
                         self.family.renew(builder)
+                if waiting:
+                    turn.enter_context(self._turns.compiling())
 
     def check(self, workload: Workload, candidate: Candidate, seed: int) -> Reply:
         """Compares a candidate's outputs with the reference on inputs of every kind."""
-        home = self.family.home(workload)
+        home = self._ready_home(workload)
+        if isinstance(home, MeasureError):
+            return home
         with self.family.builders(home, self._cpus[:1]) as (builder,):
-            reply = builder.process.ask(
-                Build(0, candidate.trace), self._limits.build_s, ErrorKind.BUILD_TIMEOUT
-            )
+            with self._turns.compiling(), self._profile.span("build"):
+                reply = builder.process.ask(
+                    Build(0, candidate.trace), self._limits.build_s, ErrorKind.BUILD_TIMEOUT
+                )
             if isinstance(reply, Done):
                 reply = self._ask_runner(builder, Check(0, seed))
             return reply
@@ -135,7 +144,9 @@ class Pool:
         """
         test = PairedTest()
         traces = [c.trace if c else UNTUNED for c in (first, second)]
-        home = self.family.home(workload)
+        home = self._ready_home(workload)
+        if isinstance(home, MeasureError):
+            return home
         with self.family.builders(home, (self._cpus[0], self._cpus[-1])) as builders:
             if error := self._build_pair(builders, traces):
                 return error
@@ -149,6 +160,16 @@ class Pool:
                 if test.decided:
                     break
         return test
+
+    def _ready_home(self, workload: Workload) -> Home | MeasureError:
+        """The home of a workload once its reference is there; else an error that proves nothing."""
+        try:
+            with self._turns.compiling():
+                home = self.family.home(workload)
+                self.family.await_reference(home)
+                return home
+        except ReferenceFailed as error:
+            return MeasureError(ErrorKind.CRASH, str(error))
 
     def _build_pair(self, builders: Sequence[Builder], traces: Sequence[str]) -> MeasureError | None:
         """Compiles both in both builders, in another order in each."""

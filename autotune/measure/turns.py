@@ -1,4 +1,4 @@
-"""Tuners on one machine take turns: while one times, no other compiles or times.
+"""Tuners on one machine take turns: while one times, no other compiles, computes references or times.
 
 A lock on a file of the machine's, shared by those that compile and exclusive for the one that times. It ends
 with its process, however that ends.
@@ -56,3 +56,14 @@ class Turns:
         finally:
             if not self._file.closed:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
+
+
+@contextmanager
+def alone(path: Path = LOCK) -> Iterator[None]:
+    """The machine is this process's alone, for what is timed outside of a pool: probes, an artifact."""
+    turns = Turns(Profile(), path)
+    try:
+        with turns.timing():
+            yield
+    finally:
+        turns.close()

@@ -90,6 +90,7 @@ class Facts:
 
     @property
     def speedup(self) -> Estimate | None:
+        """An estimate from kernels: their sum with plain loops, over the artifact; the two are not paired."""
         return self.before / self.latency if self.before and self.latency else None
 
     @property
@@ -106,6 +107,11 @@ class Facts:
     def verified(self) -> bool:
         """Whether the artifact computes what the original model does."""
         return self.manifest.check.max_error <= self.manifest.check.tolerance
+
+    @property
+    def caches(self) -> list[str]:
+        """In which states of the caches the pairs were timed."""
+        return sorted({t.entry.cache for t in self.tasks if t.entry.cache})
 
     @property
     def untuned(self) -> dict[str, list[str]]:

@@ -25,8 +25,11 @@ _FAILURES = {
     "run_error": "it failed when run",
     "run_timeout": "it took too long to run",
     "crash": "it took the worker process down",
+    "out_of_memory": "it, or compiling it, needed more memory than it may have",
+    "out_of_bounds": "it wrote outside of its outputs",
     "wrong_output": "its output differs from the reference",
     "implausible": "it was faster than the hardware can be",
+    "task_given_up": "the kernel cannot be scheduled, or not run with plain loops",
 }
 _PHASES = {
     "search": "choosing candidates",

@@ -46,6 +46,7 @@ def _headline(facts: Facts) -> Iterator[Text]:
     elif facts.before and facts.speedup:
         before, after = (numbers.latency(e.middle) for e in (facts.before, facts.latency))
         yield line.append(f"{before} before, {after} after, ").append(_speedup(facts.speedup))
+        yield Text("estimated from kernels: their sum before, the whole artifact after, not paired", "dim")
     else:
         yield line.append(_with_spread(facts.latency, numbers.latency))
     if facts.paired and not facts.speedup:

@@ -3,7 +3,7 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autotune.allocation import TaskProgress, next_task
+from autotune.allocation import FLOOR_TRIALS, TaskProgress, next_task
 from search.problem import Candidate, ErrorKind, MeasureError, Measurement, Task, TensorSpec, Workload
 
 
@@ -27,20 +27,20 @@ def test_new_tasks_come_first() -> None:
 
 
 def test_weight_decides_between_equals() -> None:
-    tasks = [play(task("a", 1), [1.0, 0.5]), play(task("b", 3), [1.0, 0.5])]
+    tasks = [play(task("a", 1), [1.0, 0.5] * FLOOR_TRIALS), play(task("b", 3), [1.0, 0.5] * FLOOR_TRIALS)]
     assert next_task(tasks).task.name == "b"  # type: ignore[union-attr]
 
 
 def test_what_still_falls_beats_what_stands_still() -> None:
-    falling = play(task("falling"), [1.0], [0.8], [0.6])
-    standing = play(task("standing"), [1.0], [1.0], [1.0])
+    falling = play(task("falling"), [1.0] * FLOOR_TRIALS, [0.8], [0.6])
+    standing = play(task("standing"), [1.0] * FLOOR_TRIALS, [1.0], [1.0])
     assert next_task([standing, falling]) is falling
 
 
 def test_a_task_at_the_speed_of_light_promises_nothing() -> None:
-    done = play(task("done"), [1.0], [1.0], [1.0])
+    done = play(task("done"), [1.0] * FLOOR_TRIALS, [1.0], [1.0])
     done.floor_s = 1.0
-    other = play(task("other"), [0.01], [0.01], [0.01])
+    other = play(task("other"), [0.01] * FLOOR_TRIALS, [0.01], [0.01])
     assert next_task([done, other]) is other
 
 

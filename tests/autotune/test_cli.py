@@ -52,6 +52,14 @@ def test_help_loads_nothing_heavy() -> None:
         (["run", "mlp", "--db", "mysql://somewhere/x"], 28, ["mysql"]),
         (["run", "mlp", "--db", "README.md"], 23, ["README.md"]),
         (["db", "show", "99"], 29, ["99"]),
+        (["run", "mlp", "--seed", "-1"], 14, ["--seed -1"]),
+        (["run", "mlp", "--seed", str(2**63)], 14, ["2**63"]),
+        (["tasks", "mlp", "--input", "x=\u00b2x3"], 14, ["positive sizes"]),
+        (["db", "show", "\u00b2"], 29, ["\u00b2"]),
+        (["db", "runs", "--limit", "9" * 21], 2, ["--limit"]),
+        (["run", "mlp", "--db", "/dev/null/x.db"], 28, ["/dev/null/x.db"]),
+        (["run", "mlp", "--db", "x" * 300], 28, ["too long"]),
+        (["run", "mlp", "--out", "README.md/out"], 17, ["--out"]),
         (["run", "--nonsense"], 2, ["--nonsense"]),
     ],
 )
@@ -107,7 +115,7 @@ def test_database_commands(tmp_path: Path) -> None:
     assert call("db", "create", env=env).returncode == 30
     assert json.loads(call("db", "stats", "--json", env=env).stdout)["rows"]["measurements"] == 0
     assert call("db", "migrate", env=env).returncode == 0
-    assert "0002" in call("db", "version", env=env).stdout
+    assert "0003" in call("db", "version", env=env).stdout
     assert json.loads(call("db", "runs", "--json", env=env).stdout) == []
 
 

@@ -4,22 +4,26 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import tvm
 from faulty_worker import MARK
-from kernels import TARGET, matmul, workload
+from kernels import TARGET, copy, matmul, workload
 from tvm import te
 
+from autotune.hardware import usable_cpus
 from autotune.measure.family import ReferenceFailed
 from autotune.measure.limits import Limits
 from autotune.measure.pool import Pool
 from autotune.measure.process import WorkersFailed
-from autotune.measure.protocol import Done
+from autotune.measure.protocol import Done, Probe, Reply
 from autotune.measure.sequential import PairedTest
 from autotune.target import canonical
 from search.problem import Cache, Candidate, ErrorKind, MeasureError, Measurement
@@ -137,6 +141,46 @@ def test_processes_killed_in_the_midst(pool: Pool) -> None:
     assert all(m.error is None for m in measure(pool, {}))
 
 
+@pytest.mark.parametrize("who", ["builder", "runner"])
+def test_the_pool_is_whole_within_a_second(pool: Pool, who: str) -> None:
+    """Of a process killed from outside; the best of three, for the machine may be busy."""
+    taken_s = []
+    with pool.family.builders(pool.family.home(WORK), usable_cpus()[:1]) as (builder,):
+        for _ in range(3):
+            runner = pool.family.runner(builder)
+            started = time.monotonic()
+            os.kill(runner.pid if who == "runner" else builder.process.pid, signal.SIGKILL)
+            if who == "builder":
+                assert isinstance(builder.process.ask(Probe(), LIMITS.run_s), MeasureError)
+                builder.end_runner()
+                pool.family.renew(builder)
+            else:
+                assert isinstance(runner.ask(Probe(), LIMITS.run_s), MeasureError)
+            assert isinstance(pool.family.runner(builder).ask(Probe(), LIMITS.run_s), Done)
+            taken_s.append(time.monotonic() - started)
+    assert min(taken_s) < 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_nothing_grows_over_many_candidates(pool: Pool) -> None:
+    """2,000 of them, some bad: as many processes as at first, and as much memory."""
+    work = workload(copy())
+    space, rng = TraceSpace(work, TARGET), np.random.default_rng(0)
+    seen = []
+    for _ in range(20):
+        given = [space.realize(space.sample(rng), rng) for _ in range(100)]
+        for n, fault in ((10, "run-crash"), (20, "build-crash"), (30, "run-after")):
+            given[n] = replace(given[n], trace=given[n].trace + MARK + fault)
+        results = list(pool.measure(work, given))
+        assert len(results) == 100 and sum(m.error is None for m in results) > 50
+        root = psutil.Process(pool.family.root.pid)
+        processes = [root, *root.children(recursive=True)]
+        seen.append((len(processes), sum(p.memory_full_info().uss for p in processes)))
+    assert len({count for count, _ in seen}) == 1
+    assert seen[-1][1] < seen[1][1] * 1.05 + (4 << 20)
+
+
 def test_times_below_what_hardware_can_do_are_not_believed(pool: Pool) -> None:
     (result,) = pool.measure(WORK, candidates(1), fastest_s=1.0)
     assert result.error is not None
@@ -186,6 +230,9 @@ def test_a_kernel_that_cannot_run_at_all(pool: Pool) -> None:
     work = replace(workload(te.create_prim_func([x, y])), hash="of its own")
     with pytest.raises(ReferenceFailed, match="cannot be run untuned"):
         list(pool.measure(work, candidates(2)))
+    for reply in (pool.compare(work, None, None, seed=1), pool.check(work, candidates(1)[0], seed=1)):
+        assert isinstance(reply, MeasureError)
+        assert reply.kind is ErrorKind.CRASH
     assert all(m.error is None for m in measure(pool, {}))
 
 
@@ -207,6 +254,35 @@ def test_a_bad_candidate_cannot_be_compared(pool: Pool) -> None:
         reply = pool.compare(WORK, good, replace(bad, trace=bad.trace + MARK + fault), seed=1)
         assert isinstance(reply, MeasureError)
     assert all(m.error is None for m in measure(pool, {}))
+
+
+def test_pairs_wait_for_the_reference(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes a core from what is timed."""
+    work = workload(matmul(16, 16, 48))
+    computing: list[bool] = []
+    asked = pool._ask_runner
+
+    def ask(*args: Any) -> Reply:
+        computing.append(pool.family.home(work).reference is not None)
+        return asked(*args)
+
+    monkeypatch.setattr(pool, "_ask_runner", ask)
+    assert isinstance(pool.compare(work, None, None, seed=1), PairedTest)
+    assert computing and not any(computing)
+
+
+def test_others_time_nothing_while_a_check_compiles(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[str] = []
+    for name in ("compiling", "timing"):
+        monkeypatch.setattr(pool._turns, name, partial(_noting, name, held))
+    assert isinstance(pool.check(WORK, candidates(1)[0], seed=1), Done)
+    assert held == ["compiling", "compiling", "timing"]  # the reference, the build, the check
+
+
+@contextmanager
+def _noting(name: str, held: list[str]) -> Iterator[None]:
+    held.append(name)
+    yield
 
 
 def test_checking_finds_what_is_right(pool: Pool) -> None:

@@ -31,10 +31,11 @@ from autotune.measure.noise import NOISY
 from autotune.measure.statistics import Verdict
 from autotune.report import numbers
 from autotune.report.facts import find_facts
-from autotune.report.html import write_report
+from autotune.report.html import _FAILURES, write_report
 from autotune.report.plots import noise_plot
 from autotune.report.spread import Estimate, estimate_medians, interval
 from autotune.report.summary import print_summary
+from search.problem import ErrorKind
 
 HOSTILE = "<script>alert('x')</script>$a_b$ [red]\x1b[2J"
 
@@ -371,6 +372,25 @@ def test_both_say_so_when_the_outputs_differ(tmp_path: Path) -> None:
     manifest = make_manifest(check=Check(reference="ONNX Runtime", max_error=1.0, tolerance=1e-4))
     for text in (Page(render(manifest, tmp_path)).text, " ".join(summary(manifest))):
         assert "differs" in text and "verified" not in text
+
+
+def test_both_say_that_the_speedup_is_an_estimate(tmp_path: Path) -> None:
+    for text in (Page(render(make_manifest(), tmp_path)).text, " ".join(summary(make_manifest()))):
+        assert "estimated from kernels" in text and "not paired" in text
+
+
+@pytest.mark.parametrize(
+    ("caches", "said"), [("warm", [True, False]), ("cold", [False, True]), ("both", [True, True])]
+)
+def test_page_says_what_the_caches_held(tmp_path: Path, caches: str, said: list[bool]) -> None:
+    states = ["warm", "cold"] if caches == "both" else [caches]
+    tasks = [make_task(f"conv{n}", cache=state) for n, state in enumerate(states)]
+    text = Page(render(make_manifest(*tasks), tmp_path)).text
+    assert [words in text for words in ("bursts of runs", "(cold)")] == said
+
+
+def test_every_failure_is_explained(tmp_path: Path) -> None:
+    assert {kind.value for kind in ErrorKind} <= set(_FAILURES)
 
 
 def test_speedup_of_the_tuned_part_where_that_of_the_model_is_unknown(tmp_path: Path) -> None:

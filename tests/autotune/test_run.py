@@ -179,6 +179,28 @@ def test_interrupted_killed_and_started_again(tmp_path: Path) -> None:
         assert 30 <= run.measured <= 31  # one may have been stored but not counted when the process died
 
 
+@pytest.mark.parametrize("error", [NoRecords("x"), OSError(28, "full")])
+def test_what_a_person_can_mend_leaves_the_run_resumable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    module, inputs = tiny()
+
+    def fail(*_: object) -> None:
+        raise error
+
+    def tune() -> None:
+        autotune.tune(module, inputs, trials=2, db=str(tmp_path / "db"), out=tmp_path / "out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("autotune.run.deliver", fail)
+        with pytest.raises(type(error)):
+            tune()
+    tune()
+    with Store.open(str(tmp_path / "db")) as store:
+        (run,) = store.runs()
+        assert run.status is RunStatus.FINISHED
+
+
 def _rows(database: Path) -> int:
     if not database.exists():
         return 0

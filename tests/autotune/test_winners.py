@@ -1,6 +1,7 @@
 """Who wins, given what checks and comparisons say; these are scripted, the store is real."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -102,6 +103,16 @@ def test_the_next_one_where_the_best_is_wrong(store: Store) -> None:
     a, b = (x.hash for x in measure(store, 0.1, 0.3))
     assert contest(store, Referee({a: 0.1, b: 0.3}, wrong=(a,))) == b
     assert set(store.wrong(TASK.workload.hash, samples.HERE.target)) == {a}
+
+
+def test_what_was_found_wrong_elsewhere_wins_no_more(store: Store) -> None:
+    a, b = measure(store, 0.1, 0.3)
+    referee = Referee({a.hash: 0.1, b.hash: 0.3})
+    assert contest(store, referee) == a.hash
+    away = replace(samples.HERE, hardware=replace(samples.HARDWARE, name="other"))
+    store.add_measurements(None, away, [samples.failed(a, ErrorKind.OUT_OF_BOUNDS)])
+    assert winner_of(TASK, store, samples.HERE) is None
+    assert contest(store, referee) == b.hash
 
 
 def test_a_process_that_died_proves_nothing(store: Store) -> None:

@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from threading import Barrier
 
+import psutil
 import pytest
 from db_samples import HARDWARE, HERE, add_model
 from sqlalchemy import update
@@ -105,6 +107,16 @@ def test_a_run_that_was_left_is_resumed_once(store: Store, spec: RunSpec, left: 
     assert store.resumable_run(spec) is None
     with pytest.raises(NoSuchRecord):
         store.resume_run(run.id)
+
+
+def test_a_zombie_is_dead(store: Store, spec: RunSpec) -> None:
+    run = store.start_run(spec)
+    with subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE) as process:
+        assert process.stdout and process.stdout.read() == b""  # it ends, and nobody reaps it
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.01)
+        rewrite(store, run.id, pid=process.pid)
+        assert store.resume_run(run.id).id == run.id
 
 
 def test_of_many_who_resume_one_succeeds(store: Store, spec: RunSpec) -> None:

@@ -137,21 +137,41 @@ def test_best_counts_the_median_of_all_samples(store: Store) -> None:
     assert store.best(workload().hash, HERE, n=9) == [timed(steady, 3.0), timed(lucky, 1.0, 9.0, 8.0)]
 
 
-def test_best_leaves_out_what_was_found_wrong_last_and_here(store: Store) -> None:
+def test_measurements_of_several_workloads_in_the_order_stored(store: Store) -> None:
+    run = store.start_run(add_model(store, [workload(0), workload(1), workload(2)])).id
+    rows = [(run, timed(candidate(n, of=workload(n % 3)), 1.0)) for n in range(9)]
+    other = (None, timed(candidate(9), 0.5))
+    for id, measurement in [*rows, other]:
+        store.add_measurements(id, HERE, [measurement])
+    store.add_measurements(run, HERE, [timed(candidate(space="other"), 1.0)])
+    store.add_measurements(run, replace(HERE, threads=1), [timed(candidate(10), 1.0)])
+    wanted = [workload(0).hash, workload(2).hash]
+    found = [*rows, other]
+    assert list(store.history(wanted, HERE, "tir-1")) == [
+        r for r in found if r[1].candidate.workload in wanted
+    ]
+    assert dict(store.fastest("tir-1"))[workload(0)] == candidate(9)
+    assert store.fastest("tir-1", but=run) == [(workload(0), candidate(9))]
+
+
+def test_best_leaves_out_what_was_ever_found_wrong_on_the_target(store: Store) -> None:
     store.add_workload(workload())
-    fast, slow = candidate(1), candidate(2)
-    store.add_measurements(None, HERE, [timed(fast, 1.0), timed(slow, 2.0)])
+    given = [candidate(n) for n in range(4)]
+    store.add_measurements(None, HERE, [timed(c, 1.0 + n) for n, c in enumerate(given)])
+    away = replace(HERE, hardware=replace(HARDWARE, name="other"), threads=1)
 
     def winner() -> Candidate:
         return store.best(workload().hash, HERE)[0].candidate
 
-    store.add_verification(None, replace(HERE, threads=1), verified(fast, correct=False))
-    assert winner() == fast
-    store.add_verification(None, HERE, verified(fast))
-    store.add_verification(None, HERE, verified(fast, correct=False))
-    assert winner() == slow
-    store.add_verification(None, HERE, verified(fast))
-    assert winner() == fast
+    store.add_verification(None, replace(HERE, target="strange"), verified(given[0], correct=False))
+    assert winner() == given[0]
+    store.add_verification(None, away, verified(given[0], correct=False))
+    store.add_verification(None, HERE, verified(given[0]))
+    assert winner() == given[1]
+    store.add_measurements(None, away, [failed(given[1], ErrorKind.WRONG_OUTPUT)])
+    assert winner() == given[2]
+    store.add_measurements(None, HERE, [failed(given[2], ErrorKind.OUT_OF_BOUNDS)])
+    assert winner() == given[3]
 
 
 def test_wrong_on_a_target_is_wrong_on_all_its_hardware(store: Store) -> None:
