@@ -42,6 +42,7 @@ lint: setup-dev
 
 bench: setup-bench
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.search --seeds 1
 	$(BIN)/python -m benchmarks.models
 
 docs: setup-dev

@@ -2,14 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from db.errors import NoSuchRecord
+from db.errors import NoSuchRecord, NoUsableRecords
 from db.exchange.tables import read_table
 from db.store import Store
 from search.errors import InvalidCandidate
@@ -70,7 +70,8 @@ def read_recording(path: Path) -> Recording:
     """Reads a file of Kernel Tuner or in the T4 format.
 
     Raises:
-        BadRecords: It is neither, or holds no candidate that ran.
+        BadRecords: It is neither.
+        NoUsableRecords: It holds no candidate that ran.
     """
     table = read_table(path)
     places = {name: {value: n for n, value in enumerate(values)} for name, values in table.parameters.items()}
@@ -113,5 +114,14 @@ def from_store(store: Store, workload: str) -> Recording:
 def _recording(
     name: str, hash_: str, outcomes: Mapping[tuple[Choice, ...], Outcome], names: Sequence[str], space: str
 ) -> Recording:
+    """Where nothing says what measuring took, each candidate takes a second.
+
+    Raises:
+        NoUsableRecords: None of them ran.
+    """
+    if all(o.error for o in outcomes.values()):
+        raise NoUsableRecords(f"{name}: none of its {len(outcomes)} candidates ran; nothing can be compared")
+    if not any(o.cost_s for o in outcomes.values()):
+        outcomes = {choices: replace(o, cost_s=1.0) for choices, o in outcomes.items()}
     workload = Workload(hash_, name, (), 0, 0.0, 1, "")
     return Recording(name, TableSpace(workload, list(outcomes), names, space), outcomes)

@@ -16,6 +16,7 @@ from autotune.replay.kernel_tuner import strategies
 from autotune.replay.recording import Outcome, Recording, from_store, read_recording
 from autotune.replay.run import ours, replay, search
 from autotune.replay.score import TIMES, Step, best_so_far, budget_s, p_score, random_best, times
+from db.errors import NoUsableRecords
 from db.store import Store
 from search.errors import InvalidCandidate
 from search.problem import Candidate, Conditions, ErrorKind, Hardware, MeasureError, Measurement, Workload
@@ -132,6 +133,28 @@ def test_files_of_both_formats_are_read(file: Path) -> None:
     assert len(recorded.outcomes) == 16
     assert recorded.latencies_s[-1] == pytest.approx(3e-3)
     assert 0.5 <= recorded.mean_cost_s < 0.6
+
+
+def test_a_file_without_costs_and_one_where_nothing_ran(file: Path, tmp_path: Path) -> None:
+    found = json.loads(file.read_text())
+    for entry in [*found.get("cache", {}).values(), *(r["times"] for r in found.get("results", []))]:
+        entry |= {
+            k: 0.0 for k in entry if k in ("compile_time", "benchmark_time", "compilation", "framework")
+        }
+    file.write_text(json.dumps(found))
+    assert read_recording(file).mean_cost_s > 0
+    for entry in found.get("cache", {}).values():
+        entry["time"] = "RuntimeFailedConfig"
+    for result in found.get("results", []):
+        result["invalidity"] = "runtime"
+    file.write_text(json.dumps(found))
+    with pytest.raises(NoUsableRecords, match="none of its 16 candidates ran"):
+        read_recording(file)
+
+
+def test_a_recording_of_one_point_is_at_its_optimum() -> None:
+    recorded = line(1.0)
+    assert p_score(recorded, best_so_far(recorded, search("cascade", recorded, 0))) == 0.0
 
 
 def test_what_a_database_holds_can_be_replayed(tmp_path: Path) -> None:
