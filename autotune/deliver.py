@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,8 @@ from autotune.session import Session
 from autotune.winners import CANDIDATES, winner_of
 from search.problem import Candidate, Conditions, Measurement, Task, Verification
 
+ROOM_BYTES = 16 << 20  # that an artifact's code, report and temporary files take at most, by experience
+COPIES = 3  # of the constants while the library is linked
 NEVER_MEASURED = "never measured"
 
 
@@ -58,22 +61,21 @@ def deliver(
             f"the database {session.store} holds no records of {model.name} for this hardware, target and "
             f"{session.conditions.threads} threads; measure some with: autotune run {model.source.source}"
         )
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as draft:
-            library = Path(draft) / LIBRARY_NAME
-            observe("compiling the model")
-            write_library(compile_model(model, traces, session.target), library)
-            observe("checking the compiled model")
-            check, latency_s = _check(model, library, session.conditions.threads)
-            entries = tuple(_entry(t, chosen[t.workload.hash], session) for t in model.tasks)
-            manifest = _manifest(model, session, entries, check, latency_s, run)
-            observe("writing the report")
-            manifest.write(Path(draft))
-            write_report(manifest, Path(draft) / REPORT_NAME)
-            for name in os.listdir(draft):
-                (Path(draft) / name).replace(folder / name)
-            (folder / BENCH_NAME).unlink(missing_ok=True)  # it was about the old one
+    check_delivery(model, folder)
+    with writing(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as draft:
+        library = Path(draft) / LIBRARY_NAME
+        observe("compiling the model")
+        write_library(compile_model(model, traces, session.target), library)
+        observe("checking the compiled model")
+        check, latency_s = _check(model, library, session.conditions.threads)
+        entries = tuple(_entry(t, chosen[t.workload.hash], session) for t in model.tasks)
+        manifest = _manifest(model, session, entries, check, latency_s, run)
+        observe("writing the report")
+        manifest.write(Path(draft))
+        write_report(manifest, Path(draft) / REPORT_NAME)
+        for name in os.listdir(draft):
+            (Path(draft) / name).replace(folder / name)
+        (folder / BENCH_NAME).unlink(missing_ok=True)  # it was about the old one
     session.store.add_model(model.hash, model.name, model.source.source, model.tasks)
     session.store.add_artifact(model.hash, run.id, str(folder.resolve()), manifest.model_dump(mode="json"))
     return manifest
@@ -91,18 +93,20 @@ def writing(folder: Path, option: str = "--out") -> Iterator[None]:
         ) from error
 
 
-def check_delivery(folder: Path) -> None:
+def check_delivery(model: Model, folder: Path) -> None:
     """Finds out before minutes are spent what would keep an artifact from being written.
 
     Raises:
         LinkFailed: There is no linker.
-        ArtifactError: The folder cannot be written.
+        ArtifactError: The folder cannot be written, or has no room: LLVM would end this process for that.
     """
     find_linker()
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        if shutil.disk_usage(folder).free < ROOM_BYTES + COPIES * model.constant_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def run_model(
     its budget counts from its beginning.
     """
     tasks = select_tasks(model, options.tasks)
-    check_delivery(folder)
+    check_delivery(model, folder)
     reference_outputs(model)  # before minutes are spent on what could not be checked
     store, conditions = session.store, session.conditions
     store.add_model(model.hash, model.name, model.source.source, model.tasks)

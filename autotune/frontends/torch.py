@@ -1,6 +1,7 @@
 """PyTorch: modules and exported programs."""
 
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ def load_exported(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int 
         BadInput: A size was given that contradicts the program.
         UnsupportedModel: An operator cannot be imported.
     """
+    if not zipfile.is_zipfile(path):  # which torch would say in a dozen lines of its log
+        raise BadModel(f"{path} is not an exported program: torch.export.save writes one")
     try:
         program = torch.export.load(path)
     except Exception as error:

@@ -209,3 +209,22 @@ def _rows(database: Path) -> int:
             return store.stats().rows["measurements"]
     except AutotuneError:  # it is being made
         return 0
+
+
+def test_a_full_disk_is_found_before_anything_is_tuned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LLVM would end the process instead of raising."""
+    from autotune import deliver
+    from autotune.errors import ArtifactError
+    from autotune.frontends import load_model
+    from autotune.frontends.graph import lower
+    from autotune.target import resolve_target
+
+    model = lower(load_model("mlp"), resolve_target(None, 1))
+    free = deliver.ROOM_BYTES + deliver.COPIES * model.constant_bytes
+    monkeypatch.setattr(deliver.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free}))
+    deliver.check_delivery(model, tmp_path / "out")
+    monkeypatch.setattr(deliver.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free - 1}))
+    with pytest.raises(ArtifactError, match="no space left on the disk"):
+        deliver.check_delivery(model, tmp_path / "out")
