@@ -22,6 +22,7 @@ from autotune.measure.pool import Pool
 from autotune.profile import Profile
 from costmodels.trees import TreeCostModel
 from costmodels.values import TreeValueModel
+from db.exchange.modules import SPACE_NAME as IMPORTED_SPACE
 from db.store import Store
 from db.values import Run
 from search.errors import AutotuneError, UnsupportedWorkload
@@ -35,7 +36,6 @@ from search.spaces.trace import SPACE_NAME, TraceSpace
 
 ROUND = 32  # trials of one task before the next is chosen
 FIRST_ROUND = 8  # so that every task is known soon; what they teach helps the tasks after them
-IMPORTED = "metaschedule/1"  # the space of imported traces (db.exchange.metaschedule)
 ALIKE = 4  # most similar workloads whose best schedules a task begins with
 FASTER_THAN_LIGHT = 4.0  # times the probed peak, which other load may have halved: no kernel is that fast
 
@@ -179,7 +179,7 @@ class Tuner:
         """Makes spaces and searchers, and tells them what the database holds."""
         with self._profile.span("database"):
             self._elsewhere = self._store.fastest(SPACE_NAME, self._conditions.target, but=run.id)
-            self._imported = self._store.fastest(IMPORTED)
+            self._imported = self._store.fastest(IMPORTED_SPACE)
         tasks: dict[str, TaskProgress] = {}
         for task in self.progress.tasks:
             workload, seed = task.task.workload, run.spec.seed

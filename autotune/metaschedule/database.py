@@ -12,13 +12,14 @@ from tvm.s_tir.schedule import Trace
 from tvm.target import Target
 
 from autotune.errors import BadInput
-from autotune.metaschedule.records import FAILURE_S, candidate_of, measurement_of, schedule_of, workload_of
+from autotune.metaschedule.records import FAILURE_S, candidate_of, measurement_of, workload_of
 from autotune.target import canonical
 from db.errors import NoSuchRecord
 from db.store import Store
 from search.errors import InvalidCandidate, UnsupportedWorkload
 from search.problem import Candidate, Conditions, Measurement
 from search.spaces.tir import module_of
+from search.spaces.trace import schedule_of
 
 
 @derived_object

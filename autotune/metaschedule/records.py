@@ -1,14 +1,11 @@
 """MetaSchedule's modules, traces and results as our workloads, candidates and measurements, and back."""
 
-import json
 from collections.abc import Iterable
 
 import tvm
-from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import Trace
 
 from db.exchange.modules import SPACE_NAME, choices_of, workload_of_json
-from search.errors import InvalidCandidate, last_line
 from search.problem import Candidate, ErrorKind, MeasureError, Measurement, Workload
 from search.spaces.trace import trace_to_json
 
@@ -39,17 +36,3 @@ def measurement_of(
         return Measurement(candidate, samples)
     text = str(error).strip()[-300:] if error else "MetaSchedule records failures without their reason"
     return Measurement(candidate, error=MeasureError(ErrorKind.RUN_ERROR, text))
-
-
-def schedule_of(module: tvm.IRModule, trace: str) -> Schedule:
-    """The schedule that a candidate's trace describes, with its trace.
-
-    Raises:
-        InvalidCandidate: The trace does not apply to this module.
-    """
-    schedule = Schedule(module, debug_mask="none", error_render_level="fast")
-    try:
-        Trace.apply_json_to_schedule(json.loads(trace), schedule)
-    except Exception as error:
-        raise InvalidCandidate(f"the trace does not apply: {last_line(error)}") from error
-    return schedule

@@ -12,13 +12,14 @@ from tvm.s_tir.meta_schedule.search_strategy import MeasureCandidate, PySearchSt
 from tvm.s_tir.meta_schedule.tune_context import TuneContext
 
 from autotune.metaschedule.cost_model import CostModel
-from autotune.metaschedule.records import candidate_of, measurement_of, schedule_of, workload_of
+from autotune.metaschedule.records import candidate_of, measurement_of, workload_of
 from autotune.metaschedule.space import DesignSpace
 from costmodels.values import TreeValueModel
 from db.exchange.modules import SPACE_NAME
 from search.problem import Candidate, Measurement, Workload
 from search.scorer import Prediction, Scored, choices_of
 from search.searchers import SEARCHERS, Factory, Scorers
+from search.spaces.trace import schedule_of
 
 _RECALLED = 1024  # fastest records of a database that a search goes on from
 

@@ -293,7 +293,12 @@ def trace_to_json(trace: Trace) -> str:
 
 
 def apply_trace(module: tvm.IRModule, trace: str) -> tvm.IRModule:
-    """The scheduled module that a candidate's trace describes.
+    """The scheduled module that a candidate's trace describes; as ``schedule_of``."""
+    return schedule_of(module, trace).mod
+
+
+def schedule_of(module: tvm.IRModule, trace: str) -> Schedule:
+    """The schedule that a candidate's trace describes, with its trace.
 
     Raises:
         InvalidCandidate: The trace does not apply to this module.
@@ -303,4 +308,4 @@ def apply_trace(module: tvm.IRModule, trace: str) -> tvm.IRModule:
         Trace.apply_json_to_schedule(json.loads(trace), schedule)
     except Exception as error:
         raise InvalidCandidate(f"the trace does not apply: {last_line(error)}") from error
-    return schedule.mod
+    return schedule

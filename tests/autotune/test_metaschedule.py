@@ -18,14 +18,14 @@ from tvm.target import Target
 
 from autotune.errors import BadInput
 from autotune.metaschedule import CostModel, Database, SearchStrategy
-from autotune.metaschedule.records import FAILURE_S, schedule_of, workload_of
+from autotune.metaschedule.records import FAILURE_S, workload_of
 from autotune.target import canonical
 from db.exchange.modules import SPACE_NAME, choices_of
 from db.store import Store
 from search.compiler import load_tensor_intrinsics
 from search.problem import Candidate, Conditions, Measurement, Verification
 from search.searchers import SEARCHERS
-from search.spaces.trace import TraceSpace
+from search.spaces.trace import TraceSpace, schedule_of
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Conditions(HARDWARE, canonical(TARGET), 2)
