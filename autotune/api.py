@@ -53,7 +53,7 @@ def tune(
         model: Path of an ``.onnx`` or ``.pt2`` file, name of an example, ``torch.nn.Module`` (with
             ``inputs``), ``torch.export.ExportedProgram``, TIR function, or a list of tensor expressions.
         inputs: Example tensors, whose shapes and dtypes the compiled model will take.
-        trials: Candidates to measure at most.
+        trials: Candidates to measure at most; 0 takes the first guess for each kernel.
         minutes: Minutes to tune at most; 10 where neither this nor ``trials`` is given.
         threads: Threads of the compiled model; all usable cores by default.
         target: An LLVM CPU name; this machine's by default.
@@ -135,10 +135,10 @@ def make_budget(trials: int | None, minutes: float | None, gain: float = DEFAULT
     """The budget of a run from what a person gave.
 
     Raises:
-        BadInput: Not positive.
+        BadInput: Negative trials, or minutes that are not positive.
     """
-    if trials is not None and trials < 1:
-        raise BadInput(f"--trials {trials}: expected at least 1")
+    if trials is not None and trials < 0:
+        raise BadInput(f"--trials {trials}: expected 0, to take the first guess of each kernel, or more")
     if minutes is not None and not 0 < minutes < float("inf"):
         raise BadInput(f"--minutes {minutes:g}: expected a positive number")
     if not 0 <= gain < 1:

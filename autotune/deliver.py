@@ -33,10 +33,11 @@ from autotune.report.html import write_report
 from autotune.session import Session
 from autotune.winners import CANDIDATES, winner_of
 from search.problem import Candidate, Conditions, Measurement, Task, Verification
+from search.spaces import first_guess
 
 ROOM_BYTES = 16 << 20  # that an artifact's code, report and temporary files take at most, by experience
 COPIES = 3  # of the constants while the library is linked
-NEVER_MEASURED = "never measured"
+NEVER_MEASURED = "never measured; the schedule that a formula takes for the best"
 
 
 def deliver(
@@ -49,17 +50,18 @@ def deliver(
     """Writes library, manifest and report of a model into ``folder``; an older artifact stays until the end.
 
     Raises:
-        NoRecords: The database holds no candidate of any task for these conditions.
+        NoRecords: This is no run, and the database holds no candidate of any task for these conditions.
         VerificationFailed: The compiled model computes something else than the original one.
         LinkFailed: The library cannot be linked.
         ArtifactError: The folder cannot be written.
     """
     chosen = {t.workload.hash: _choose(t, session) for t in model.tasks}
     traces = {hash_: c.candidate.trace for hash_, c in chosen.items() if c.candidate}
-    if all(c.note == NEVER_MEASURED for c in chosen.values()):
+    if run.id is None and all(c.note == NEVER_MEASURED for c in chosen.values()):
         raise NoRecords(
             f"the database {session.store} holds no records of {model.name} for this hardware, target and "
-            f"{session.conditions.threads} threads; measure some with: autotune run {model.source.source}"
+            f"{session.conditions.threads} threads; measure some with: autotune run {model.source.source}, "
+            "or do without by adding: --trials 0"
         )
     check_delivery(model, folder)
     with writing(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".draft-") as draft:
@@ -111,7 +113,7 @@ def check_delivery(model: Model, folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What the artifact gets for a task: a verified winner, else the best measured candidate, else nothing.
+    """What the artifact gets for a task: a verified winner, else the best measured candidate, else a guess.
 
     Attributes:
         proof: Of the winner; for a kernel that keeps its plain loops, the newest comparison with them.
@@ -142,7 +144,9 @@ def _choose(task: Task, session: Session) -> _Choice:
         note = "not verified by a paired test yet; autotune run does that"
         return _Choice(untried[0].candidate, untried[0].latency_s, None, note)
     compared = next((v for v in failed if v.before_s), None)
-    return _Choice(None, None, compared, failed[0].text if failed else NEVER_MEASURED)
+    if failed:
+        return _Choice(None, None, compared, failed[0].text)
+    return _Choice(first_guess(task.workload, session.target), None, None, NEVER_MEASURED)
 
 
 def reference_outputs(model: Model) -> tuple[list[Array], list[Array]]:

@@ -29,10 +29,12 @@ from search.errors import AutotuneError, UnsupportedWorkload
 from search.problem import Candidate, Conditions, ErrorKind, MeasureError, Measurement, Task, Workload
 from search.searchers import DEFAULT, SEARCHERS, Scorers
 from search.searchers.base import Searcher
+from search.searchers.portfolio import PortfolioSearcher
 from search.searchers.seeded import SeededSearcher
 from search.similarity import nearest
-from search.space import Draft
-from search.spaces.trace import SPACE_NAME, TraceSpace
+from search.space import Draft, Space
+from search.spaces import SPACES, spaces_of
+from search.spaces.trace import TraceSpace
 
 ROUND = 32  # trials of one task before the next is chosen
 FIRST_ROUND = 8  # so that every task is known soon; what they teach helps the tasks after them
@@ -136,8 +138,9 @@ class Tuner:
         self._conditions = conditions
         self._store = store
         self._observe = observe
-        self._cost_model = TreeCostModel(span=self._profile.span)
-        self._values = TreeValueModel(span=self._profile.span)
+        # Of each space, for decisions of different spaces have nothing in common.
+        self._models = {name: TreeCostModel(span=self._profile.span) for name in SPACES}
+        self._values = {name: TreeValueModel(span=self._profile.span) for name in SPACES}
         self._elsewhere: list[tuple[Workload, Candidate]] = []
         self._imported: list[tuple[Workload, Candidate]] = []
         self._searchers: dict[str, Searcher] = {}
@@ -178,20 +181,23 @@ class Tuner:
     def _recall(self, run: Run) -> None:
         """Makes spaces and searchers, and tells them what the database holds."""
         with self._profile.span("database"):
-            self._elsewhere = self._store.fastest(SPACE_NAME, self._conditions.target, but=run.id)
+            self._elsewhere = [
+                known
+                for name in SPACES
+                for known in self._store.fastest(name, self._conditions.target, but=run.id)
+            ]
             self._imported = self._store.fastest(IMPORTED_SPACE)
         tasks: dict[str, TaskProgress] = {}
         for task in self.progress.tasks:
             workload, seed = task.task.workload, run.spec.seed
             self._say(f"reading records of {task.task.name}")
             try:
-                space = TraceSpace(workload, self._target)
+                spaces = spaces_of(workload, self._target)
             except UnsupportedWorkload as error:
                 self._give_up(task, error)
                 continue
-            inner = self._make_searcher(space, Scorers(self._cost_model, self._values), seed)
-            searcher = SeededSearcher(inner, space, partial(self._hints, space), seed)
-            self._searchers[workload.hash] = searcher
+            searchers = {space.name: self._searcher(space, seed) for space in spaces}
+            self._searchers[workload.hash] = PortfolioSearcher(searchers, seed)
             tasks[workload.hash] = task
         known = self._known(list(tasks))
         for hash_, each in self._searchers.items():
@@ -233,19 +239,28 @@ class Tuner:
         progress.elapsed_s = run.elapsed_s
 
     def _learn(self, workload: Workload, measured: Sequence[Measurement]) -> None:
-        self._cost_model.add(workload, measured)
-        self._values.add(workload, measured)
+        for name in SPACES:
+            mine = [m for m in measured if m.candidate.space == name]
+            self._models[name].add(workload, mine)
+            self._values[name].add(workload, mine)
 
-    def _hints(self, space: TraceSpace) -> list[Draft]:
-        """The best schedules of similar workloads, of this run or in the database, fitted to this space.
+    def _searcher(self, space: Space, seed: int) -> Searcher:
+        scorers = Scorers(self._models[space.name], self._values[space.name])
+        inner = self._make_searcher(space, scorers, seed)
+        return SeededSearcher(inner, space, partial(self._hints, space), seed)
+
+    def _hints(self, space: Space) -> list[Draft]:
+        """What the space takes for the best, and that of similar workloads, of this run or in the database.
 
         Also those of the same workload on another device or from another tuner: they are measured here like
         any other candidate.
         """
         here = [(t.task.workload, t.best.candidate) for t in self.progress.tasks if t.best]
-        alike = nearest(space.workload, [*here, *self._elsewhere], ALIKE)
-        imported = [c for w, c in self._imported if w.hash == space.workload.hash]
-        drafts = [space.adopt(c.trace) for c in imported] + [space.adapt(c.choices) for _, c in alike]
+        known = [(w, c) for w, c in [*here, *self._elsewhere] if c.space == space.name]
+        drafts = [space.first()]
+        if isinstance(space, TraceSpace):
+            drafts += [space.adopt(c.trace) for w, c in self._imported if w.hash == space.workload.hash]
+        drafts += [space.adapt(c.choices) for _, c in nearest(space.workload, known, ALIKE)]
         return list(dict.fromkeys(d for d in drafts if d is not None))
 
     def _known(self, workloads: Sequence[str]) -> list[tuple[int | None, Measurement]]:
@@ -255,11 +270,11 @@ class Tuner:
         """
         with self._profile.span("database"):
             wrong = {w: self._store.wrong(w, self._conditions.target) for w in workloads}
-            known = list(self._store.history(workloads, self._conditions, SPACE_NAME))
+            known = list(self._store.history(workloads, self._conditions, list(SPACES)))
         error = MeasureError(ErrorKind.WRONG_OUTPUT, "found wrong when it was verified")
         measured = {m.candidate for _, m in known}
         elsewhere = [w[h] for w in wrong.values() for h in sorted(w) if w[h] not in measured]
-        return [(None, Measurement(c, error=error)) for c in elsewhere if c.space == SPACE_NAME] + [
+        return [(None, Measurement(c, error=error)) for c in elsewhere if c.space in SPACES] + [
             (id_, Measurement(m.candidate, error=error, measured_at=m.measured_at))
             if m.candidate.hash in wrong[m.candidate.workload] and not m.error
             else (id_, m)

@@ -147,9 +147,11 @@ def main() -> None:
     results: dict[str, Any] = {}
     for name in options.models.split(","):
         results[name] = compare(name, options.out / name, console)
+        (options.out / "share.json").write_text(json.dumps(results, indent=1))
+        if len(results[name][Cache.WARM]) < 2:
+            parser.error(f"{options.out / name}: its database holds no winners of {name} for this machine")
         table.add_row(name, *row(results[name]))
     console.print(table)
-    (options.out / "share.json").write_text(json.dumps(results, indent=1))
 
 
 def row(found: dict[str, dict[str, list[float]]]) -> list[str]:

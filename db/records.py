@@ -102,7 +102,12 @@ def measurements(
 
 
 def page(
-    session: Session, workloads: Sequence[str], conditions: Conditions, space: str, after: int, size: int
+    session: Session,
+    workloads: Sequence[str],
+    conditions: Conditions,
+    spaces: Sequence[str],
+    after: int,
+    size: int,
 ) -> tuple[list[tuple[int | None, Measurement]], int | None]:
     """Up to ``size`` behind the row numbered ``after``, with their runs, and the last one's number if any."""
     M, C, W = schema.Measurement, schema.Candidate, schema.Workload
@@ -110,7 +115,7 @@ def page(
         select(M, C, W.hash)
         .join(C, C.id == M.candidate_id)
         .join(W, W.id == C.workload_id)
-        .where(under(conditions, M), W.hash.in_(workloads), C.space == space, M.id > after)
+        .where(under(conditions, M), W.hash.in_(workloads), C.space.in_(spaces), M.id > after)
         .order_by(M.id)
         .limit(size)
     )

@@ -171,7 +171,7 @@ class Store:
             return records.measurements(session, workload, conditions, space)
 
     def history(
-        self, workloads: Sequence[str], conditions: Conditions, space: str
+        self, workloads: Sequence[str], conditions: Conditions, spaces: Sequence[str]
     ) -> Iterator[tuple[int | None, Measurement]]:
         """Those of several workloads (by their hashes), each with its run, oldest first, in bounded memory.
 
@@ -180,7 +180,7 @@ class Store:
         after: int | None = 0
         while after is not None:
             with self._database.reading() as session:
-                some, after = records.page(session, workloads, conditions, space, after, _PAGE)
+                some, after = records.page(session, workloads, conditions, spaces, after, _PAGE)
             yield from some
 
     def best(self, workload: str, conditions: Conditions, n: int = 1) -> list[Measurement]:

@@ -37,6 +37,9 @@ class Space(Protocol):
     def count(self) -> int | None:
         """How many candidates there are, exactly; None where only applying them tells which are legal."""
 
+    def first(self) -> Draft | None:
+        """The draft that is good for all that is known beforehand; None where nothing is."""
+
     def sample(self, rng: np.random.Generator) -> Draft:
         """A draft drawn at random: every choice of every decision can come up.
 

@@ -11,7 +11,8 @@ from autotune.cli.options import check_batch, parse_shapes
 def run(
     model: options.Model,
     trials: Annotated[
-        int | None, typer.Option(help="Candidates to measure at most.", show_default=False)
+        int | None,
+        typer.Option(help="Candidates to measure at most; 0 takes first guesses.", show_default=False),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option(help="Minutes to tune at most.", show_default="10, without --trials")

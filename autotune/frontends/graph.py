@@ -1,8 +1,9 @@
 """From operators to kernels: what a model's graph goes through before anything is tuned.
 
 Batch norms fold into convolutions, constants are evaluated, images move to channels-last layout (the inner
-loop of a convolution is then a vector of output channels over contiguous weights, which is what CPUs' vector
-units want), and neighbouring operators are fused into TIR functions. Each distinct function is a task.
+loop of a convolution is then a vector of output channels, which is what CPUs' vector units want), weights are
+packed in the order in which they are read, and neighbouring operators are fused into TIR functions. Each
+distinct function is a task.
 """
 
 from collections import Counter
@@ -17,6 +18,7 @@ from autotune.frontends.affine import fold_affine
 from autotune.frontends.fold import fold_constants
 from autotune.frontends.layout import to_channels_last
 from autotune.frontends.model import ModelInput, SourceModel
+from autotune.frontends.packing import pack_weights
 from search.problem import Task, digest
 from search.spaces.tir import workload_from_tir
 
@@ -72,7 +74,7 @@ def lower(source: SourceModel, target: Target) -> Model:
         UnsupportedModel: An operator has no implementation in TIR.
     """
     module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
-    module = to_channels_last(fold_affine(module))
+    module = pack_weights(to_channels_last(fold_affine(module)), target)
     with target:
         module = tvm.transform.Sequential(
             [

@@ -47,6 +47,10 @@ class CountedSpace:
     def count(self) -> int:
         return sum(self.branches(()).values())
 
+    def first(self) -> Draft | None:
+        """None: a template knows better, and has its own."""
+        return None
+
     def __contains__(self, draft: Draft) -> bool:
         """Whether some candidate begins so."""
         return all(c is not None and c in self.branches(self._prefix(draft, n)) for n, c in enumerate(draft))

@@ -111,6 +111,9 @@ class TraceSpace:
     def count(self) -> None:
         """Not known: only trying tells which places to compute at are legal, and what is refused."""
 
+    def first(self) -> None:
+        """Not known."""
+
     def next_decision(self, prefix: tuple[Choice, ...]) -> Decision | None:
         if not prefix:
             return Decision("sketch", tuple(range(len(self._sketches))))

@@ -15,6 +15,7 @@ from autotune.tuner import Budget, Progress, Tuner
 from db.store import Store
 from db.values import Run, RunSpec, RunStatus
 from search.problem import Candidate, Conditions, ErrorKind, MeasureError, Measurement, Task, Workload
+from search.spaces import SPACES
 
 HERE = Conditions(HARDWARE, canonical(TARGET), 2)
 TASKS = tuple(Task(f"matmul{m}", workload(matmul(16, m, 16), f"matmul{m}"), 1 + m % 3) for m in (16, 24))
@@ -89,7 +90,7 @@ def test_what_was_stored_but_not_counted_is_a_trial(tmp_path: Path) -> None:
     store, run = start(tmp_path, "killed.db")
     with store:
         tune(store, run, ScriptedPool(2), "random")
-        rows = len(list(store.history([t.workload.hash for t in TASKS], HERE, "tvm-trace/2")))
+        rows = len(list(store.history([t.workload.hash for t in TASKS], HERE, SPACES)))
         store.beat(run.id, 1.0, rows - 1)
         progress = tune(store, store.resume_run(run.id), ScriptedPool(0), "random")
         assert progress.trials == progress.earlier_trials == rows

@@ -147,7 +147,7 @@ def test_measurements_of_several_workloads_in_the_order_stored(store: Store) -> 
     store.add_measurements(run, replace(HERE, threads=1), [timed(candidate(10), 1.0)])
     wanted = [workload(0).hash, workload(2).hash]
     found = [*rows, other]
-    assert list(store.history(wanted, HERE, "tir-1")) == [
+    assert list(store.history(wanted, HERE, ["tir-1"])) == [
         r for r in found if r[1].candidate.workload in wanted
     ]
     assert dict(store.fastest("tir-1"))[workload(0)] == candidate(9)

@@ -1,0 +1,248 @@
+"""A template for convolutions and matrix products: tiles of the size of the vector registers.
+
+The kernel's sum is computed tile by tile. A tile is ``y`` rows by ``x`` columns by ``n`` vectors of output
+channels; its sums stay in registers from the first term to the last, and what follows element by element
+(bias, activation, residual) is done before it is stored. That is how vendor libraries are written; here the
+sizes are knobs, few enough that the whole space can be known:
+
+- ``n``, ``x``, ``y``: the tile. Together they need as many registers as the target has, or fewer.
+- ``order``: which tiles come one after another: those that share weights, or those that share inputs.
+- ``rows``: with shared inputs first, how many rows of tiles use the same weights before the next come.
+- ``unroll``: how many terms of the sum a turn of the innermost loop adds.
+
+``first`` is the draft that a formula takes for the best.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm.target import Target
+from tvm.tirx.analysis import undefined_vars
+
+from search.errors import InvalidCandidate, UnsupportedWorkload, last_line
+from search.problem import Candidate, Workload
+from search.space import Draft, enumerate_drafts
+from search.spaces.knobs import Constraint, KnobSpace, Value
+from search.spaces.tir import module_of
+from search.spaces.trace import trace_to_json
+from search.vectors import Vectors
+
+SPACE_NAME = "contraction/1"
+
+VECTORS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
+COLUMNS = tuple(range(1, 33))
+ROWS = tuple(range(1, 9))
+UNROLLS = (1, 2, 4, 8)
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """The sum at the heart of a kernel, and what stands around it.
+
+    Attributes:
+        name: Of its block.
+        spatial: Extents of the output: any outer ones, rows, columns, channels.
+        reduced: Extents of the sum, the innermost last.
+        padding: Blocks that prepare its input.
+        after: Blocks that follow element by element; the last writes the output.
+        weight_bytes: Of the operand that all rows and columns share; 0 where there is none (depthwise).
+        input_bytes: Of the other one.
+    """
+
+    name: str
+    spatial: tuple[int, ...]
+    reduced: tuple[int, ...]
+    padding: tuple[str, ...]
+    after: tuple[str, ...]
+    weight_bytes: int
+    input_bytes: int
+
+
+def analyse(module: tvm.IRModule) -> Contraction:
+    """Finds the sum in a kernel.
+
+    Raises:
+        UnsupportedWorkload: There is none, or more than one, or it is not of products of two tensors.
+    """
+    schedule = Schedule(module)
+    root = schedule.get_sblock("root")
+    blocks = {schedule.get(b).name_hint: b for b in schedule.get_child_blocks(root)}
+    sums = [n for n, b in blocks.items() if _is_sum(schedule.get(b))]
+    if len(sums) != 1:
+        raise UnsupportedWorkload(f"{len(sums)} sums, expected one")
+    core = blocks[sums[0]]
+    block = schedule.get(core)
+    if not _adds_products(block.body) or len(block.reads) != 2:
+        raise UnsupportedWorkload("the sum is not one of products of two tensors")
+    axes = {kind: [v for v in block.iter_vars if v.iter_type == kind] for kind in (_SPATIAL, _REDUCED)}
+    spatial = [v.var for v in axes[_SPATIAL]]
+    if len(spatial) < 2 or list(block.body.indices) != spatial:
+        raise UnsupportedWorkload("the sum's loops are not those of its output, in their order")
+    shared = [r for r in block.reads if spatial[-2] not in _variables(r)]
+    return Contraction(
+        name=sums[0],
+        spatial=tuple(int(v.dom.extent) for v in axes[_SPATIAL]),
+        reduced=tuple(int(v.dom.extent) for v in axes[_REDUCED]),
+        padding=tuple(str(schedule.get(b).name_hint) for b in schedule.get_producers(core)),
+        after=tuple(_after(schedule, core)),
+        weight_bytes=sum(_bytes(r.source) for r in shared),
+        input_bytes=sum(_bytes(r.source) for r in block.reads if r not in shared),
+    )
+
+
+_SPATIAL, _REDUCED = tirx.IterVar.DataPar, tirx.IterVar.CommReduce
+
+
+def _is_sum(block: Any) -> bool:
+    return any(v.iter_type == _REDUCED for v in block.iter_vars)
+
+
+def _adds_products(store: Any) -> bool:
+    value = getattr(store, "value", None)
+    return isinstance(value, tirx.Add) and isinstance(value.b, tirx.Mul)
+
+
+def _variables(region: Any) -> set[Any]:
+    """Those that decide which part of a buffer is read."""
+    return {v for extent in region.region for v in undefined_vars(extent.min)}
+
+
+def _bytes(buffer: Any) -> int:
+    return math.prod(int(d) for d in buffer.shape) * int(np.dtype(str(buffer.dtype)).itemsize)
+
+
+def _after(schedule: Schedule, core: Any) -> Iterator[str]:
+    """The blocks behind the sum, in order; each has one consumer, the last none."""
+    block = core
+    while consumers := schedule.get_consumers(block):
+        if len(consumers) > 1 or _is_sum(schedule.get(consumers[0])):
+            raise UnsupportedWorkload("what follows the sum is not a chain of elementwise operations")
+        block = consumers[0]
+        yield str(schedule.get(block).name_hint)
+
+
+class ContractionSpace(KnobSpace):
+    """Register tiles of a convolution or matrix product.
+
+    Raises:
+        UnsupportedWorkload: The workload is none, or its extents allow no tile.
+    """
+
+    def __init__(self, workload: Workload, target: Target) -> None:
+        self._module = module_of(workload)
+        self._sum = about = analyse(self._module)
+        self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
+        *outer, columns, channels = about.spatial
+        height = outer[-1] if outer else 1
+        self._lanes = lanes = math.gcd(channels, vectors.lanes)
+        if lanes < min(4, vectors.lanes):
+            raise UnsupportedWorkload(f"{channels} channels are no whole number of vectors")
+        registers = vectors.registers
+        knobs: dict[str, tuple[Value, ...]] = {
+            "order": ("weights", "inputs"),
+            "n": VECTORS,
+            "y": ROWS,
+            "x": COLUMNS,
+            "rows": (1, 2, 4, 7, 8, 14, 16, 28),
+            "unroll": UNROLLS,
+        }
+        constraints: list[Constraint] = [
+            lambda n: channels % (n * lanes) == 0,
+            lambda y: height % y == 0,
+            lambda x: columns % x == 0,
+            lambda n, y, x: n * y * x + n + (x * y > 1) <= registers,
+            lambda order, y, rows: rows == 1 if order == "weights" else (height // y) % rows == 0,
+            lambda unroll: about.reduced[-1] % unroll == 0,
+        ]
+        super().__init__(workload, SPACE_NAME, knobs, constraints)
+        if not self.count():
+            raise UnsupportedWorkload("no tile fits the registers")
+
+    def first(self) -> Draft:
+        """The tile that loads least for what it computes, in the order that moves fewer bytes."""
+        return min(enumerate_drafts(self), key=lambda d: self._cost(**self.configuration(d)))  # type: ignore[arg-type]
+
+    def _cost(self, order: str, n: int, y: int, x: int, rows: int, unroll: int) -> tuple[float, ...]:
+        """What to make small: cycles for each vector of sums, then what decides between equals."""
+        about, sums = self._sum, n * y * x
+        *outer, height, columns, channels = (1, *about.spatial)
+        # For one term of each sum: two additions a cycle, two loads a cycle, and an addition takes four.
+        cycles = max(sums, n + y * x, 8) / sums
+        cn, yn, xn = channels // (n * self._lanes), height // y, columns // x
+        tiles = [cn, yn, xn] if order == "weights" else [yn // rows, cn, rows, xn]
+        _, imbalance = self._vectors.spread([*outer, *tiles])
+        moved = about.weight_bytes if order == "inputs" else about.input_bytes
+        return cycles * imbalance, moved, -sums, -rows, abs(unroll - 2)
+
+    def realize(self, draft: Draft, rng: np.random.Generator) -> Candidate:
+        config = self.configuration(draft)
+        schedule = Schedule(self._module, debug_mask="none", error_render_level="fast")
+        try:
+            self._apply(schedule, **config)  # type: ignore[arg-type]
+        except Exception as error:
+            raise InvalidCandidate(last_line(error)) from error
+        return Candidate(self.workload.hash, self.name, draft, trace_to_json(schedule.trace))  # type: ignore[arg-type]
+
+    def _apply(self, s: Schedule, order: str, n: int, y: int, x: int, rows: int, unroll: int) -> None:
+        about = self._sum
+        core = s.get_sblock(about.name)
+        for name in about.padding:
+            self._spread(s, s.get_sblock(name))
+        for name in about.after[:-1]:
+            s.compute_inline(s.get_sblock(name))
+        if about.after:
+            last = s.get_sblock(about.after[-1])
+            s.set_scope(core, 0, "local")
+        else:
+            last = s.cache_write(core, 0, "local")
+        loops = s.get_loops(core)
+        spatial, reduced = loops[: len(about.spatial)], loops[len(about.spatial) :]
+        if len(spatial) == 2:
+            spatial = [s.add_unit_loop(spatial[0]), *spatial]
+        *outer, height, columns, channels = spatial
+        yo, yi = s.split(height, [None, y])
+        xo, xi = s.split(columns, [None, x])
+        co, ci, lane = s.split(channels, [None, n, self._lanes])
+        ko, ki = s.split(reduced[-1], [None, unroll])
+        inner = [*reduced[:-1], ko, ki, yi, xi, ci, lane]
+        if order == "weights":
+            tiles = [*outer, co, yo, xo]
+        else:
+            yo, ym = s.split(yo, [None, rows])
+            tiles = [*outer, yo, co, ym, xo]
+        s.reorder(*tiles, *inner)
+        count, _ = self._vectors.spread([int(s.get(t).extent) for t in tiles])
+        together = s.fuse(*tiles[:count])
+        s.parallel(together)
+        tile = together if count == len(tiles) else xo
+        s.reverse_compute_at(last, tile, preserve_unit_loops=True)
+        for loop in (ki, yi, xi, ci):
+            s.unroll(loop)
+        s.vectorize(lane)
+        self._store(s, s.get_loops(last)[-len(about.spatial) :])
+        s.decompose_reduction(core, reduced[0] if len(reduced) > 1 else ko)
+
+    def _store(self, s: Schedule, loops: Sequence[Any]) -> None:
+        """Whole vectors of channels, all else written out."""
+        *others, channels = loops
+        lanes = math.gcd(self.workload.args[-1].shape[-1], self._lanes)
+        vectors, lane = s.split(channels, [None, lanes])
+        for loop in (*others, vectors):
+            s.unroll(loop)
+        s.vectorize(lane)
+
+    def _spread(self, s: Schedule, block: Any) -> None:
+        """Computes a block on all cores, in vectors."""
+        *outer, channels = s.get_loops(block)
+        if len(outer) > 1:
+            s.parallel(s.fuse(*outer[:2]))
+        extent = int(s.get(channels).extent)
+        lanes = math.gcd(extent, self._lanes)
+        if lanes > 1:
+            s.vectorize(s.split(channels, [None, lanes])[1])
