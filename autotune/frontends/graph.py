@@ -19,6 +19,7 @@ from autotune.frontends.fold import fold_constants
 from autotune.frontends.layout import to_channels_last
 from autotune.frontends.model import ModelInput, SourceModel
 from autotune.frontends.packing import pack_weights
+from autotune.frontends.vectormath import vectorize_math
 from search.problem import Task, digest
 from search.spaces.tir import workload_from_tir
 
@@ -74,7 +75,7 @@ def lower(source: SourceModel, target: Target) -> Model:
         UnsupportedModel: An operator has no implementation in TIR.
     """
     module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
-    module = pack_weights(to_channels_last(fold_affine(module)), target)
+    module = pack_weights(vectorize_math(to_channels_last(fold_affine(module))), target)
     with target:
         module = tvm.transform.Sequential(
             [

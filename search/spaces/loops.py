@@ -41,6 +41,8 @@ class LoopSpace(KnobSpace):
 
     def __init__(self, workload: Workload, target: Target) -> None:
         self._module = module_of(workload)
+        if any(0 in a.shape for a in workload.args):
+            raise UnsupportedWorkload(f"{workload.name}: there is nothing to compute")
         self._vectors = Vectors.of(target, workload.args[-1].dtype)
         knobs = {"vectors": VECTORS, "parallel": (False, True)}
         super().__init__(workload, SPACE_NAME, knobs)
@@ -72,45 +74,74 @@ class LoopSpace(KnobSpace):
 
     def _spread(self, s: Schedule, block: Any, vectors: int, parallel: bool) -> None:
         """Computes a block in vectors, on all cores."""
-        axes = s.get(block).iter_vars
-        loops = s.get_loops(block)
-        if len(loops) != len(axes) or not loops:
+        axes, loops = s.get(block).iter_vars, s.get_loops(block)
+        if len(loops) != len(axes):
             return
         kinds = [a.iter_type for a in axes]
         spatial = [x for x, kind in zip(loops, kinds, strict=True) if kind == tirx.IterVar.DataPar]
         reduced = [x for x, kind in zip(loops, kinds, strict=True) if kind != tirx.IterVar.DataPar]
         if not spatial:
             return
-        inner: list[Any] = []
-        extent = int(s.get(spatial[-1]).extent)
-        lanes = math.gcd(extent, self._vectors.lanes)
-        if lanes >= min(4, self._vectors.lanes) and _is_contiguous(s, block):
-            many = math.gcd(extent // lanes, vectors)
-            *outer, last = spatial
-            rest, *inner = s.split(last, [None, many, lanes])
-            spatial = [*outer, rest]
-            s.reorder(*spatial, *reduced, *inner)
-        tile = spatial[-1]
-        if parallel:
-            count, _ = self._vectors.spread([int(s.get(x).extent) for x in spatial])
-            together = s.fuse(*spatial[:count])
-            s.parallel(together)
-            tile = together if count == len(spatial) else tile
-        if reduced and inner:
+        if _is_contiguous(s, block):
+            self._across(s, block, spatial, reduced, vectors, parallel)
+        elif reduced and self._width(s, reduced[-1]):
+            self._along(s, block, spatial, reduced, parallel)
+        else:
+            self._tiles(s, spatial, parallel)
+
+    def _across(
+        self, s: Schedule, block: Any, spatial: list[Any], reduced: list[Any], vectors: int, parallel: bool
+    ) -> None:
+        """Vectors of the innermost axis of the output; sums over other axes stay in registers."""
+        lanes = self._width(s, spatial[-1])
+        if not lanes:
+            self._tiles(s, spatial, parallel)
+            return
+        many = math.gcd(int(s.get(spatial[-1]).extent) // lanes, vectors)
+        rest, *inner = s.split(spatial[-1], [None, many, lanes])
+        s.reorder(*spatial[:-1], rest, *reduced, *inner)
+        tile = self._tiles(s, [*spatial[:-1], rest], parallel)
+        if reduced:
             stored = s.cache_write(block, 0, "local")
             s.reverse_compute_at(stored, tile, preserve_unit_loops=True)
             unrolled, lane = s.split(s.get_loops(stored)[-1], [None, lanes])
             s.unroll(unrolled)
             s.vectorize(lane)
-        if inner:
-            s.unroll(inner[0])
-            s.vectorize(inner[1])
-        if reduced and inner:
+        s.unroll(inner[0])
+        s.vectorize(inner[1])
+        if reduced:
             s.decompose_reduction(block, reduced[0])
+
+    def _along(self, s: Schedule, block: Any, spatial: list[Any], reduced: list[Any], parallel: bool) -> None:
+        """A sum along the innermost axis of the input: one for each lane first, then over the lanes."""
+        _, lane = s.split(reduced[-1], [None, self._width(s, reduced[-1])])
+        by_lane = s.rfactor(lane, -1)
+        tile = self._tiles(s, spatial, parallel)
+        s.compute_at(by_lane, tile, preserve_unit_loops=True)
+        lane, *inside = s.get_loops(by_lane)[-1 - len(spatial) - len(reduced) :]
+        s.reorder(*inside, lane)
+        s.vectorize(lane)
+        s.decompose_reduction(by_lane, inside[len(spatial)])
+
+    def _tiles(self, s: Schedule, loops: list[Any], parallel: bool) -> Any:
+        """Shares loops out among the cores; the innermost of what remains of them."""
+        if not parallel:
+            return loops[-1]
+        count, _ = self._vectors.spread([int(s.get(x).extent) for x in loops])
+        together = s.fuse(*loops[:count])
+        s.parallel(together)
+        return together if count == len(loops) else loops[-1]
+
+    def _width(self, s: Schedule, loop: Any) -> int:
+        """Of the vectors that a loop can be made of; 0 where that would not pay."""
+        lanes = math.gcd(int(s.get(loop).extent), self._vectors.lanes)
+        return lanes if lanes >= min(4, self._vectors.lanes) else 0
 
 
 def _inlinable(s: Schedule, block: Any) -> bool:
-    return all(a.iter_type == tirx.IterVar.DataPar for a in s.get(block).iter_vars)
+    """Whether a block only prepares elements, each used by one other block."""
+    elementwise = all(a.iter_type == tirx.IterVar.DataPar for a in s.get(block).iter_vars)
+    return elementwise and len(s.get_consumers(block)) == 1
 
 
 def _is_contiguous(s: Schedule, block: Any) -> bool:
