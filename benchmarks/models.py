@@ -1,6 +1,7 @@
 """Whole networks: tuned from nothing, then measured beside the peers in one interleaved run.
 
     python -m benchmarks.models --minutes 15
+    python -m benchmarks.models --minutes 0      # first guesses, nothing measured
     python -m benchmarks.models --reuse          # bench the artifacts that lie in --out
 
 Writes ``OUT/models.json``: for each model the bench's samples and ratios, the trials made, and the memory of
@@ -9,6 +10,7 @@ the tuner's process after every hundred of them.
 
 import argparse
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -51,13 +53,14 @@ def tune(name: str, minutes: float, folder: Path, console: Console) -> dict[str,
             memory.observe(progress)
 
         model = lower(load_model(name), session.target)
-        options = RunOptions(Budget(None, minutes * 60))
+        options = RunOptions(Budget(None, minutes * 60) if minutes else Budget(trials=0))
         manifest = run_model(model, session, options, folder, observe)
-    first, last = memory.curve[0], memory.curve[-1]
-    console.print(
-        f"{name}: {manifest.run.trials} trials; memory {first[1]:.0f} MB after {first[0]}, "
-        f"{last[1]:.0f} MB after {last[0]}"
-    )
+    if memory.curve:
+        first, last = memory.curve[0], memory.curve[-1]
+        console.print(
+            f"{name}: {manifest.run.trials} trials; memory {first[1]:.0f} MB after {first[0]}, "
+            f"{last[1]:.0f} MB after {last[0]}"
+        )
     return {"trials": manifest.run.trials, "failures": manifest.run.failures, "memory_mb": memory.curve}
 
 
@@ -87,11 +90,18 @@ def bench(names: list[str], out: Path, rounds: int, results: dict[str, Any], con
     from autotune.bench.table import print_bench
     from autotune.hardware import usable_cores
 
+    ratios = []
     for name in names:
         with console.status(name) as status:
             result = bench_model(name, out / name, usable_cores(), rounds, {}, None, None, status.update)
         print_bench(result, console)
         results[name]["bench"] = json.loads(result.to_json())
+        ours, *peers = (e.median_s for e in result.entries if e.median_s)
+        ratios.append(min(peers) / ours)
+    console.print(
+        f"fastest peer / ours: geometric mean {statistics.geometric_mean(ratios):.2f} "
+        f"over {len(ratios)} models, worst {min(ratios):.2f}"
+    )
 
 
 if __name__ == "__main__":

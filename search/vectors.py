@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tvm.target import Target
-from tvm.target.codegen import llvm_get_vector_width
+from tvm.target.codegen import llvm_get_vector_width, target_has_features
 
 BALANCED = 1.05
 
@@ -25,10 +25,11 @@ class Vectors:
 
     @classmethod
     def of(cls, target: Target, dtype: str) -> "Vectors":
-        bits = int(llvm_get_vector_width(target))
-        wide = bits >= 512 or "aarch64" in str(target.attrs.get("mtriple", ""))
+        bits, registers = int(llvm_get_vector_width(target)), 32
+        if bits == 512 and not target_has_features("avx512f", target):  # TVM says 512 of every x86
+            bits, registers = 256 if target_has_features("avx", target) else 128, 16
         lanes = max(1, bits // int("".join(c for c in dtype if c.isdigit()) or 32))
-        return cls(lanes, 32 if wide else 16, int(target.attrs.get("num-cores", 1)))
+        return cls(lanes, registers, int(target.attrs.get("num-cores", 1)))
 
     def spread(self, extents: Sequence[int]) -> tuple[int, float]:
         """How many of the outermost loops to run in parallel, as one, so that cores have equally much to do.

@@ -5,9 +5,12 @@ channel, a few of them and then skip the others: many pages, few bytes of each, 
 prefetcher understands. Packed as ``[channels / lanes, ..., lanes]`` a tile's weights are one stream. That is
 done here, when the model is compiled; it costs nothing at run time. ``lanes`` is the width of the target's
 vectors, so that every tile of whole vectors is made of whole blocks. Channels beyond the last whole block are
-filled up with zeros, computed, and cropped.
+filled up with zeros, computed, and cropped; so are columns (of images) and rows (of matrices) where their
+number, such as 149 or 197, cannot be cut into tiles that make good use of what they load.
 """
 
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,10 +19,12 @@ from tvm import relax, te, topi
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.target import Target
 
+from autotune.frontends import winograd
 from autotune.frontends.fold import Array, constant, static_shape
 from search.vectors import Vectors
 
 _FLOATS = ("float32", "float64", "float16")
+_TILES = range(4, 30)  # columns that share the weights loaded for them, and whose sums fit the registers
 _FUSABLE = 4  # TVM's kOutEWiseFusable: what follows element by element joins this kernel
 
 
@@ -47,21 +52,28 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         if weight is None or not plain or not _same_dtype(call, weight):
             return call
         strides, padding, dilation = (_ints(v) for v in (attrs.strides, attrs.padding, attrs.dilation))
-        channels = weight.shape[3]
+        output = static_shape(call.ty) or ()
+        if winograd.pays(weight.shape, strides, dilation, output):
+            packed = np.moveaxis(self._pack(winograd.transform(weight)), 0, 2)
+            return self._emit(
+                lambda x, u: _crop(winograd.convolution(x, u, padding, output), output),
+                "conv2d_winograd", call.args[0], np.ascontiguousarray(packed),
+            )  # fmt: skip
 
         def convolution(x: te.Tensor, w: te.Tensor) -> te.Tensor:
             top, left, bottom, right = padding
-            padded = x
-            if any(padding):
-                padded = topi.nn.pad(x, [0, top, left, 0], [0, bottom, right, 0], name="padded")
             blocks, kh, kw, ic, lanes = (int(d) for d in w.shape)
-            n, h, width, _ = (int(d) for d in padded.shape)
-            rows = (h - (kh - 1) * dilation[0] - 1) // strides[0] + 1
-            columns = (width - (kw - 1) * dilation[1] - 1) // strides[1] + 1
+            _, rows, columns, channels = output
+            filled = _fill(columns)
+            needed = (filled - 1) * strides[1] + (kw - 1) * dilation[1] + 1
+            right = max(right, needed - left - int(x.shape[2]))
+            padded = x
+            if any((top, left, bottom, right)):
+                padded = topi.nn.pad(x, [0, top, left, 0], [0, bottom, right, 0], name="padded")
             ry, rx = te.reduce_axis((0, kh), "ry"), te.reduce_axis((0, kw), "rx")
             rc = te.reduce_axis((0, ic), "rc")
             result = te.compute(
-                (n, rows, columns, blocks * lanes),
+                (x.shape[0], rows, filled, blocks * lanes),
                 lambda b, y, x, c: te.sum(
                     padded[b, y * strides[0] + ry * dilation[0], x * strides[1] + rx * dilation[1], rc]
                     * w[c // lanes, ry, rx, rc, c % lanes],
@@ -69,7 +81,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
                 ),
                 name="conv2d",
             )
-            return _crop(result, channels)
+            return _crop(result, (x.shape[0], rows, columns, channels))
 
         return self._emit(convolution, "conv2d", call.args[0], self._pack(weight))
 
@@ -77,17 +89,23 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         weight = self._weight(call.args[1], 2)
         if weight is None or not _same_dtype(call, weight) or len(static_shape(call.ty) or ()) < 2:
             return call
-        channels = weight.shape[1]
 
         def matmul(x: te.Tensor, w: te.Tensor) -> te.Tensor:
             blocks, depth, lanes = (int(d) for d in w.shape)
+            *outer, rows, channels = static_shape(call.ty) or ()
+            filled = _fill(rows)
+            padded = x
+            if filled > rows:
+                padded = topi.nn.pad(
+                    x, [0] * len(x.shape), [*(0 for _ in outer), filled - rows, 0], name="padded"
+                )
             k = te.reduce_axis((0, depth), "k")
             result = te.compute(
-                (*x.shape[:-1], blocks * lanes),
-                lambda *i: te.sum(x[(*i[:-1], k)] * w[i[-1] // lanes, k, i[-1] % lanes], axis=k),
+                (*outer, filled, blocks * lanes),
+                lambda *i: te.sum(padded[(*i[:-1], k)] * w[i[-1] // lanes, k, i[-1] % lanes], axis=k),
                 name="matmul",
             )
-            return _crop(result, channels)
+            return _crop(result, (*outer, rows, channels))
 
         return self._emit(matmul, "matmul", call.args[0], self._pack(weight))
 
@@ -110,9 +128,8 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
 
     def _emit(self, function: Any, name: str, x: Any, packed: Array) -> Any:
         attributes = {"op_pattern": _FUSABLE}
-        return self.builder_.call_te(
-            function, x, relax.const(packed), primfunc_name_hint=name, primfunc_attrs=attributes
-        )
+        weight = relax.const(packed, str(packed.dtype))  # by default, doubles would become singles
+        return self.builder_.call_te(function, x, weight, primfunc_name_hint=name, primfunc_attrs=attributes)
 
 
 def _same_dtype(call: Any, weight: Array) -> bool:
@@ -120,10 +137,17 @@ def _same_dtype(call: Any, weight: Array) -> bool:
     return static_shape(call.ty) is not None and str(call.ty.dtype) == str(weight.dtype)
 
 
-def _crop(result: te.Tensor, channels: int) -> te.Tensor:
-    if int(result.shape[-1]) == channels:
+def _crop(result: te.Tensor, shape: Sequence[Any]) -> te.Tensor:
+    if [int(d) for d in result.shape] == [int(d) for d in shape]:
         return result
-    return te.compute((*result.shape[:-1], channels), lambda *i: result(*i), name="crop")
+    return te.compute(tuple(shape), lambda *i: result(*i), name="crop")
+
+
+def _fill(columns: int) -> int:
+    """The next number of columns that can be cut into tiles of a size that pays."""
+    if columns < min(_TILES):
+        return columns
+    return next(n for n in itertools.count(columns) if any(n % tile == 0 for tile in _TILES))
 
 
 def _ints(values: Any) -> tuple[int, ...]:

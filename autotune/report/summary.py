@@ -113,7 +113,7 @@ def _untuned(facts: Facts) -> Iterator[Text]:
 def _failures(manifest: Manifest) -> Text:
     run = manifest.run
     if not run.trials:
-        return Text("Compiled from records; no candidate was measured.")
+        return Text("No candidate was measured: what is not in the records follows from a formula.")
     settled = " Ended early: no task promised enough any more (--gain 0 goes on)." if run.settled else ""
     if not run.failures:
         return Text(f"No failures in {run.trials} trials.{settled}")

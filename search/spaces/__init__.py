@@ -9,10 +9,11 @@ from tvm.target import Target
 from search.errors import InvalidCandidate, UnsupportedWorkload
 from search.problem import Candidate, Workload
 from search.space import Space
-from search.spaces import contraction, loops, trace
+from search.spaces import contraction, loops, trace, winograd
 
 SPACES: dict[str, Callable[[Workload, Target], Space]] = {
     contraction.SPACE_NAME: contraction.ContractionSpace,
+    winograd.SPACE_NAME: winograd.WinogradSpace,
     loops.SPACE_NAME: loops.LoopSpace,
     trace.SPACE_NAME: trace.TraceSpace,
 }

@@ -51,6 +51,7 @@ class Contraction:
         reduced: Extents of the sum, the innermost last.
         padding: Blocks that prepare its input.
         after: Blocks that follow element by element; the last writes the output.
+        beside: Blocks that prepare what those read besides the sum.
         weight_bytes: Of the operand that all rows and columns share; 0 where there is none (depthwise).
         input_bytes: Of the other one.
     """
@@ -60,6 +61,7 @@ class Contraction:
     reduced: tuple[int, ...]
     padding: tuple[str, ...]
     after: tuple[str, ...]
+    beside: tuple[str, ...]
     weight_bytes: int
     input_bytes: int
 
@@ -85,12 +87,15 @@ def analyse(module: tvm.IRModule) -> Contraction:
     if len(spatial) < 2 or list(block.body.indices) != spatial:
         raise UnsupportedWorkload("the sum's loops are not those of its output, in their order")
     shared = [r for r in block.reads if spatial[-2] not in _variables(r)]
+    behind, before = set(_behind(schedule, core)), set(_before(schedule, core))
+    after = tuple(n for n in blocks if n in behind)
     return Contraction(
         name=sums[0],
         spatial=tuple(int(v.dom.extent) for v in axes[_SPATIAL]),
         reduced=tuple(int(v.dom.extent) for v in axes[_REDUCED]),
         padding=tuple(str(schedule.get(b).name_hint) for b in schedule.get_producers(core)),
-        after=tuple(_after(schedule, core)),
+        after=after,
+        beside=tuple(n for n in blocks if n not in {sums[0], *after, *before}),
         weight_bytes=sum(_bytes(r.source) for r in shared),
         input_bytes=sum(_bytes(r.source) for r in block.reads if r not in shared),
     )
@@ -117,14 +122,32 @@ def _bytes(buffer: Any) -> int:
     return math.prod(int(d) for d in buffer.shape) * int(np.dtype(str(buffer.dtype)).itemsize)
 
 
-def _after(schedule: Schedule, core: Any) -> Iterator[str]:
-    """The blocks behind the sum, in order; each has one consumer, the last none."""
-    block = core
-    while consumers := schedule.get_consumers(block):
-        if len(consumers) > 1 or _is_sum(schedule.get(consumers[0])):
-            raise UnsupportedWorkload("what follows the sum is not a chain of elementwise operations")
-        block = consumers[0]
-        yield str(schedule.get(block).name_hint)
+def _behind(schedule: Schedule, block: Any) -> Iterator[str]:
+    """The blocks that follow from one, directly or not."""
+    for consumer in schedule.get_consumers(block):
+        if not _is_elementwise(schedule.get(consumer), schedule.get(block)):
+            raise UnsupportedWorkload("what follows the sum is not done element by element")
+        yield str(schedule.get(consumer).name_hint)
+        yield from _behind(schedule, consumer)
+
+
+def _before(schedule: Schedule, block: Any) -> Iterator[str]:
+    """The blocks that a block's inputs come from."""
+    for producer in schedule.get_producers(block):
+        yield str(schedule.get(producer).name_hint)
+        yield from _before(schedule, producer)
+
+
+def _is_elementwise(block: Any, producer: Any) -> bool:
+    """Whether each element follows from the producer's in the same place; the last ones may be left out."""
+    written, axes = producer.writes[0].source, [v.var for v in block.iter_vars]
+    read = [r.region for r in block.reads if r.source.same_as(written)]
+    return (
+        not _is_sum(block)
+        and len(read) == 1
+        and [e.min for e in read[0]] == axes
+        and all(int(v.dom.extent) <= int(d) for v, d in zip(block.iter_vars, written.shape, strict=True))
+    )
 
 
 class ContractionSpace(KnobSpace):
@@ -136,7 +159,12 @@ class ContractionSpace(KnobSpace):
 
     def __init__(self, workload: Workload, target: Target) -> None:
         self._module = module_of(workload)
-        self._sum = about = analyse(self._module)
+        try:
+            self._sum = about = analyse(self._module)
+        except Exception as error:  # TVM raises whatever its C++ side throws, of kernels without blocks
+            raise UnsupportedWorkload(f"{workload.name}: {last_line(error)}") from error
+        if any(0 in a.shape for a in workload.args):
+            raise UnsupportedWorkload(f"{workload.name}: there is nothing to compute")
         self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
         *outer, columns, channels = about.spatial
         height = outer[-1] if outer else 1
@@ -163,6 +191,10 @@ class ContractionSpace(KnobSpace):
         super().__init__(workload, SPACE_NAME, knobs, constraints)
         if not self.count():
             raise UnsupportedWorkload("no tile fits the registers")
+        try:
+            self.realize(self.first(), np.random.default_rng(0))
+        except InvalidCandidate as error:
+            raise UnsupportedWorkload(f"{workload.name}: {error}") from error
 
     def first(self) -> Draft:
         """The tile that loads least for what it computes, in the order that moves fewer bytes."""
@@ -194,7 +226,7 @@ class ContractionSpace(KnobSpace):
         core = s.get_sblock(about.name)
         for name in about.padding:
             self._spread(s, s.get_sblock(name))
-        for name in about.after[:-1]:
+        for name in (*about.beside, *about.after[:-1]):
             s.compute_inline(s.get_sblock(name))
         if about.after:
             last = s.get_sblock(about.after[-1])

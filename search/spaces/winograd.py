@@ -1,0 +1,149 @@
+"""A template for Winograd's convolutions (``autotune.frontends.winograd`` writes them).
+
+Three stages, each on all cores: tiles of inputs are transformed, 36 products of matrices are computed, and
+tiles of outputs are transformed back, together with what follows element by element. The knobs are those of
+the products' register tiles, as in ``contraction``:
+
+- ``n``, ``x``, ``y``: vectors of output channels, and how many tiles across and down share their weights.
+"""
+
+from typing import Any
+
+import numpy as np
+from tvm.s_tir import Schedule
+from tvm.target import Target
+
+from search.errors import InvalidCandidate, UnsupportedWorkload, last_line
+from search.problem import Candidate, Workload
+from search.space import Draft, enumerate_drafts
+from search.spaces import contraction
+from search.spaces.knobs import Constraint, KnobSpace, Value
+from search.spaces.tir import module_of
+from search.spaces.trace import trace_to_json
+from search.vectors import Vectors
+
+SPACE_NAME = "winograd/1"
+
+ROWS, TILES, PRODUCT, INVERSE, OUTPUT = (
+    f"winograd_{stage}" for stage in ("rows", "tiles", "product", "inverse", "output")
+)
+"""Names of the blocks."""
+
+_UNROLL = 2
+
+
+class WinogradSpace(KnobSpace):
+    """Register tiles of a Winograd convolution.
+
+    Raises:
+        UnsupportedWorkload: The workload is none.
+    """
+
+    def __init__(self, workload: Workload, target: Target) -> None:
+        self._module = module_of(workload)
+        schedule = Schedule(self._module)
+        root = schedule.get_child_blocks(schedule.get_sblock("root"))
+        names = [str(schedule.get(b).name_hint) for b in root]
+        if not {ROWS, TILES, PRODUCT, INVERSE, OUTPUT} <= set(names):
+            raise UnsupportedWorkload(f"{workload.name} is no Winograd convolution")
+        *others, self._last = names[names.index(ROWS) :]
+        self._inlined = [n for n in others if n not in (ROWS, TILES, PRODUCT, INVERSE)]
+        product = schedule.get(schedule.get_sblock(PRODUCT))
+        _, _, _, down, across, outputs, inputs = (int(v.dom.extent) for v in product.iter_vars)
+        self._vectors = Vectors.of(target, workload.args[-1].dtype)
+        self._lanes = int(np.gcd(outputs, self._vectors.lanes))
+        self._input_lanes = int(np.gcd(inputs, self._vectors.lanes))
+        lanes, registers = self._lanes, self._vectors.registers
+        knobs: dict[str, tuple[Value, ...]] = {
+            "n": contraction.VECTORS,
+            "y": contraction.ROWS,
+            "x": contraction.COLUMNS,
+        }
+        constraints: list[Constraint] = [
+            lambda n: outputs % (n * lanes) == 0,
+            lambda y: down % y == 0,
+            lambda x: across % x == 0,
+            lambda n, y, x: n * y * x + n + (x * y > 1) <= registers,
+        ]
+        super().__init__(workload, SPACE_NAME, knobs, constraints)
+        try:
+            self.realize(self.first(), np.random.default_rng(0))
+        except InvalidCandidate as error:
+            raise UnsupportedWorkload(f"{workload.name}: {error}") from error
+
+    def first(self) -> Draft:
+        """The tile that loads least for what it computes."""
+
+        def cost(draft: Draft) -> tuple[float, ...]:
+            n, y, x = (int(v) for v in self.configuration(draft).values())
+            sums = n * y * x
+            return max(sums, n + y * x, 8) / sums, -sums
+
+        return min(enumerate_drafts(self), key=cost)
+
+    def realize(self, draft: Draft, rng: np.random.Generator) -> Candidate:
+        n, y, x = (int(v) for v in self.configuration(draft).values())
+        schedule = Schedule(self._module, debug_mask="none", error_render_level="fast")
+        try:
+            self._apply(schedule, n, y, x)
+        except Exception as error:
+            raise InvalidCandidate(last_line(error)) from error
+        return Candidate(self.workload.hash, self.name, draft, trace_to_json(schedule.trace))  # type: ignore[arg-type]
+
+    def _apply(self, s: Schedule, n: int, y: int, x: int) -> None:
+        padded = s.get_producers(s.get_sblock(ROWS))[0]
+        images, rows, *_, channels = s.get_loops(padded)
+        s.vectorize(s.split(channels, [None, self._input_lanes])[1])
+        s.parallel(s.fuse(images, rows))
+        self._transform_inputs(s)
+        self._multiply(s, n, y, x)
+        self._transform_outputs(s)
+
+    def _transform_inputs(self, s: Schedule) -> None:
+        tiles, rows = s.get_sblock(TILES), s.get_sblock(ROWS)
+        a, b, image, p, q, channels = s.get_loops(tiles)
+        outer, lane = s.split(channels, [None, self._input_lanes])
+        s.reorder(image, p, q, outer, a, b, lane)
+        self._write_out(s, [a, b, lane])
+        s.set_scope(rows, 0, "local")
+        s.compute_at(rows, outer, preserve_unit_loops=True)
+        s.parallel(s.fuse(image, p, q))
+        self._write_out(s, s.get_loops(rows)[-5:])
+
+    def _multiply(self, s: Schedule, n: int, y: int, x: int) -> None:
+        product = s.get_sblock(PRODUCT)
+        stored = s.cache_write(product, 0, "local")
+        a, b, image, p, q, channels, k = s.get_loops(product)
+        po, pi = s.split(p, [None, y])
+        qo, qi = s.split(q, [None, x])
+        co, ci, lane = s.split(channels, [None, n, self._lanes])
+        ko, ki = s.split(k, [None, _UNROLL if int(s.get(k).extent) % _UNROLL == 0 else 1])
+        s.reorder(a, b, image, co, po, qo, ko, ki, pi, qi, ci, lane)
+        s.reverse_compute_at(stored, qo, preserve_unit_loops=True)
+        self._write_out(s, [ki, pi, qi, ci, lane])
+        *others, last = s.get_loops(stored)[-6:]
+        self._write_out(s, [*others, *s.split(last, [None, self._lanes])])
+        s.parallel(s.fuse(a, b))
+        s.decompose_reduction(product, ko)
+
+    def _transform_outputs(self, s: Schedule) -> None:
+        for name in self._inlined:
+            s.compute_inline(s.get_sblock(name))
+        last, inverse = s.get_sblock(self._last), s.get_sblock(INVERSE)
+        image, rows, columns, channels = s.get_loops(last)
+        p, yi = s.split(rows, [None, 4])
+        q, xi = s.split(columns, [None, 4])
+        outer, lane = s.split(channels, [None, int(np.gcd(int(s.get(channels).extent), self._lanes))])
+        s.reorder(image, p, q, outer, yi, xi, lane)
+        self._write_out(s, [yi, xi, lane])
+        s.set_scope(inverse, 0, "local")
+        s.compute_at(inverse, outer, preserve_unit_loops=True)
+        s.parallel(s.fuse(image, p, q))
+        self._write_out(s, s.get_loops(inverse)[-6:])
+
+    @staticmethod
+    def _write_out(s: Schedule, loops: list[Any]) -> None:
+        """All turns of the loops one after another, those of the last at once."""
+        for loop in loops[:-1]:
+            s.unroll(loop)
+        s.vectorize(loops[-1])
