@@ -42,7 +42,10 @@ class WinogradSpace(KnobSpace):
     def __init__(self, workload: Workload, target: Target) -> None:
         self._module = module_of(workload)
         schedule = Schedule(self._module)
-        root = schedule.get_child_blocks(schedule.get_sblock("root"))
+        try:
+            root = schedule.get_child_blocks(schedule.get_sblock("root"))
+        except Exception as error:  # TVM raises whatever its C++ side throws, of kernels without blocks
+            raise UnsupportedWorkload(f"{workload.name}: {last_line(error)}") from error
         names = [str(schedule.get(b).name_hint) for b in root]
         if not {ROWS, TILES, PRODUCT, INVERSE, OUTPUT} <= set(names):
             raise UnsupportedWorkload(f"{workload.name} is no Winograd convolution")

@@ -40,7 +40,7 @@ def test_help_loads_nothing_heavy() -> None:
         (["run", "resnet19"], 10, ["resnet19", "resnet18"]),
         (["run", "missing.onnx"], 10, ["missing.onnx"]),
         (["run", "README.md"], 10, [".onnx"]),
-        (["run", "mlp", "--trials", "0"], 14, ["--trials 0", "at least 1"]),
+        (["run", "mlp", "--trials", "-1"], 14, ["--trials -1", "expected 0"]),
         (["run", "mlp", "--minutes", "-3"], 14, ["--minutes -3"]),
         (["run", "mlp", "--minutes", "nan"], 14, ["--minutes nan"]),
         (["run", "mlp", "--threads", "999"], 14, ["--threads 999", "cores"]),

@@ -7,6 +7,7 @@ from typing import Any
 
 import made_up
 import numpy as np
+import operators
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,9 @@ from made_up import differences
 from search.errors import InvalidCandidate
 from search.problem import Choice
 from search.space import Space, enumerate_drafts, from_text, to_text
+from search.spaces.contraction import ContractionSpace
 from search.spaces.knobs import BadKnobs, KnobSpace
+from search.spaces.loops import LoopSpace
 from search.spaces.table import TableSpace
 from search.spaces.tir import module_of
 from search.spaces.trace import TraceSpace, apply_trace, factorizations
@@ -33,8 +36,15 @@ SPACES: dict[str, Callable[[], Space]] = {
     "huge": made_up.huge,
     "table": made_up.table,
     "tiles": made_up.tiles,
+    "product template": lambda: ContractionSpace(operators.product().workload, TARGET),
+    "convolution template": lambda: ContractionSpace(
+        operators.convolution(tail=operators.Tail(residual=True, relu=True)).workload, TARGET
+    ),
+    "pooling template": lambda: LoopSpace(operators.max_pool().workload, TARGET),
+    "softmax template": lambda: LoopSpace(operators.softmax().workload, TARGET),
 }
-COUNTED = ("knobs", "narrow", "point", "table", "tiles")
+TEMPLATES = ("product template", "convolution template", "pooling template", "softmax template")
+COUNTED = ("knobs", "narrow", "point", "table", "tiles", *TEMPLATES)
 
 
 @pytest.fixture(scope="module", params=SPACES)
@@ -82,7 +92,7 @@ def test_variations_can_be_realized(space: Space) -> None:
             assert str(error)
 
 
-@pytest.mark.parametrize("name", ["matmul", "convolution", "softmax", "copy", "prime"])
+@pytest.mark.parametrize("name", ["matmul", "convolution", "softmax", "copy", "prime", *TEMPLATES])
 def test_a_trace_replays_without_the_space(name: str) -> None:
     space = SPACES[name]()
     candidate = space.realize(space.sample(rng(2)), rng(2))

@@ -1,0 +1,240 @@
+"""Packed weights: what a module computes stays the same, and each constant is kept once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+import tvm
+import tvm_ffi
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from kernels import TARGET
+from numpy.typing import NDArray
+from tvm import relax
+
+from autotune.artifact import flatten
+from autotune.build import compile_model
+from autotune.frontends.fold import constant
+from autotune.frontends.graph import lower
+from autotune.frontends.model import ModelInput, SourceModel
+from autotune.frontends.packing import pack_weights
+from autotune.measure.check import make_input, relative_error, tolerance
+from search.problem import TensorSpec
+from search.spaces import SPACES, first_guess
+from search.spaces.contraction import SPACE_NAME as CONTRACTION
+from search.vectors import Vectors
+
+Array = NDArray[Any]
+Build = Callable[[relax.BlockBuilder, relax.Var], relax.Expr]
+LANES = Vectors.of(TARGET, "float32").lanes
+
+
+def weight(*shape: int, dtype: str = "float32") -> Array:
+    return make_input(TensorSpec(shape, dtype), "normal", np.random.default_rng(sum(shape)))
+
+
+def const(w: Array) -> relax.Expr:
+    return relax.const(w, str(w.dtype))  # by default, doubles become singles
+
+
+def conv2d(w: Array, strides: int = 1, padding: int = 0, dilation: int = 1, **more: Any) -> Build:
+    """Channels last."""
+    layout = {"data_layout": "NHWC", "kernel_layout": "HWIO", **more}
+    return lambda b, x: b.emit(relax.op.nn.conv2d(x, const(w), strides, padding, dilation, **layout))
+
+
+def matmul(w: Array, times: int = 1, **more: Any) -> Build:
+    def build(b: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        shared = const(w)
+        for _ in range(times):
+            x = b.emit(relax.op.matmul(x, shared, **more))
+        return x
+
+    return build
+
+
+def matmul_of_left(w: Array) -> Build:
+    return lambda b, x: b.emit(relax.op.matmul(const(w), x))
+
+
+def also_added(w: Array) -> Build:
+    """The weight is needed as it was, too."""
+
+    def build(b: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+        shared = const(w)
+        return b.emit(relax.op.add(b.emit(relax.op.matmul(x, shared)), shared))
+
+    return build
+
+
+def in_a_tail(b: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+    y = b.emit(relax.op.add(conv2d(weight(3, 3, 5, 2 * LANES + 1), padding=1)(b, x), relax.const(1.5)))
+    return b.emit(relax.op.nn.relu(y))
+
+
+@dataclass(frozen=True)
+class Case:
+    """A module of one input.
+
+    Attributes:
+        constants: Rank of each constant once packed; a packed weight has one more.
+    """
+
+    shape: tuple[int, ...]
+    build: Build
+    constants: list[int]
+    dtype: str = "float32"
+    reduction: int = 64
+
+    @property
+    def source(self) -> SourceModel:
+        spec = ModelInput("x", TensorSpec(self.shape, self.dtype))
+        return SourceModel("case", "case", self.module(), (spec,), lambda x: [run(self.module(), *x)], "TVM")
+
+    def module(self) -> tvm.IRModule:
+        b = relax.BlockBuilder()
+        x = relax.Var("x", relax.TensorType(self.shape, self.dtype))
+        with b.function("main", [x]):
+            with b.dataflow():
+                output = b.emit_output(self.build(b, x))
+            b.emit_func_output(output)
+        return b.get()
+
+
+CASES = {
+    "convolution": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, 2 * LANES)), [5]),
+    "batch": Case((3, 7, 7, 5), conv2d(weight(1, 1, 5, LANES)), [5]),
+    "cropped": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, LANES + 1), 2, 1), [5]),
+    "dilated": Case((1, 9, 9, 5), conv2d(weight(3, 3, 5, LANES), padding=2, dilation=2), [5]),
+    "uneven": Case((1, 9, 6, 5), conv2d(weight(1, 3, 5, LANES), padding=(0, 1, 2, 3)), [5]),
+    "in a tail": Case((1, 7, 7, 5), in_a_tail, [5, 0]),
+    "few channels": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, LANES - 1)), [4]),
+    "grouped": Case((1, 7, 7, 2 * LANES), conv2d(weight(3, 3, LANES, 2 * LANES), groups=2), [4]),
+    "depthwise": Case((1, 7, 7, LANES), conv2d(weight(3, 3, 1, LANES), groups=LANES), [4]),
+    "double": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, LANES, dtype="float64")), [5], "float64"),
+    "half": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, 2 * LANES, dtype="float16")), [5], "float16"),
+    "summed in float32": Case(
+        (1, 7, 7, 5), conv2d(weight(3, 3, 5, 2 * LANES, dtype="float16"), out_dtype="float32"), [4], "float16"
+    ),
+    "matmul": Case((7, 9), matmul(weight(9, 2 * LANES)), [3]),
+    "cropped matmul": Case((7, 9), matmul(weight(9, 2 * LANES + 3)), [3]),
+    "3-d": Case((2, 7, 9), matmul(weight(9, LANES)), [3]),
+    "4-d": Case((2, 1, 7, 9), matmul(weight(9, LANES)), [3]),
+    "double matmul": Case((7, 9), matmul(weight(9, LANES, dtype="float64")), [3], "float64"),
+    "half matmul": Case((7, 9), matmul(weight(9, 2 * LANES, dtype="float16")), [3], "float16"),
+    "vector": Case((9,), matmul(weight(9, LANES)), [2]),
+    "vector of weights": Case((7, 9), matmul(weight(9)), [1]),
+    "batched weights": Case((2, 7, 9), matmul(weight(2, 9, LANES)), [3]),
+    "left": Case((9, 16), matmul_of_left(weight(LANES, 9)), [2]),
+    "integers": Case((7, 9), matmul(weight(9, LANES, dtype="int8"), out_dtype="int32"), [2], "int8"),
+    "shared": Case((7, LANES), matmul(weight(LANES, LANES), 3), [3, 3, 3]),
+    "needed twice": Case((LANES, LANES), also_added(weight(LANES, LANES)), [3, 2]),
+}  # fmt: skip
+
+
+def run(module: tvm.IRModule, x: Array) -> Array:
+    machine = relax.VirtualMachine(relax.build(module, TARGET), tvm.cpu())
+    return machine["main"](tvm.runtime.tensor(x)).numpy()  # type: ignore[no-any-return]
+
+
+def constants(module: tvm.IRModule) -> list[Array]:
+    found: list[Array] = []
+
+    def visit(node: Any) -> None:
+        if (value := constant(node)) is not None:
+            found.append(value)
+
+    relax.analysis.post_order_visit(module["main"], visit)
+    return found
+
+
+def check(case: Case) -> tvm.IRModule:
+    """Compares a module with its packed form, which it returns."""
+    module, rng = case.module(), np.random.default_rng(0)
+    packed = pack_weights(module, TARGET)
+    x = make_input(TensorSpec(case.shape, case.dtype), "normal", rng)
+    expected, actual = run(module, x), run(packed, x)
+    assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+    error = relative_error(actual.astype(np.float64), expected.astype(np.float64))
+    assert error <= tolerance(case.dtype, case.reduction)
+    return packed
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_packed_module_computes_what_it_did(name: str) -> None:
+    case = CASES[name]
+    packed = check(case)
+    assert sorted(c.ndim for c in constants(packed)) == sorted(case.constants)
+
+
+def test_packed_weights_hold_nothing_but_the_weights_and_zeros() -> None:
+    (w,), (packed,) = (constants(m) for m in (CASES["cropped"].module(), check(CASES["cropped"])))
+    assert packed.shape == (2, 3, 3, 5, LANES)
+    assert packed.flags.c_contiguous
+    np.testing.assert_array_equal(packed[0], w[..., :LANES])
+    np.testing.assert_array_equal(packed[1, ..., 0], w[..., LANES])
+    assert not packed[1, ..., 1:].any()
+
+
+def test_packing_twice_changes_nothing_more() -> None:
+    once = pack_weights(CASES["in a tail"].module(), TARGET)
+    assert tvm_ffi.structural_equal(pack_weights(once, TARGET)["main"], once["main"])
+
+
+LENGTHS = st.integers(1, 9) | st.sampled_from((31, 37, 61))  # the last are filled up, to make even tiles
+
+
+@st.composite
+def convolutions(draw: Any) -> Case:
+    size, stride, dilation = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
+    height, width, depth = draw(st.integers(1, 9)), draw(LENGTHS), draw(st.integers(1, 9))
+    padding = draw(st.tuples(*[st.integers(0, 2)] * 4))
+    reach = dilation * (size - 1)
+    assume(height + padding[0] + padding[2] > reach and width + padding[1] + padding[3] > reach)
+    w = weight(size, size, depth, draw(st.integers(LANES, 3 * LANES)))
+    shape = (draw(st.integers(1, 2)), height, width, depth)
+    return Case(shape, conv2d(w, stride, padding, dilation), [5], reduction=size * size * depth)
+
+
+@st.composite
+def products(draw: Any) -> Case:
+    *outer, depth = draw(st.lists(st.integers(1, 7), min_size=1, max_size=3))
+    shape = (*outer, draw(LENGTHS))
+    w = weight(depth, draw(st.integers(LANES, 3 * LANES)))
+    return Case((*shape, depth), matmul(w), [3], reduction=depth)
+
+
+def check_with_schedules(case: Case, seed: int) -> None:
+    """The whole way: packed, fused, and each kernel with its first guess, or with another draft."""
+    assert [c.ndim for c in constants(check(case))] == case.constants
+    model, rng = lower(case.source, TARGET), np.random.default_rng(seed)
+    x = make_input(TensorSpec(case.shape, case.dtype), "normal", rng)
+    (expected,) = case.source.reference([x])
+    first = {t.workload.hash: first_guess(t.workload, TARGET) for t in model.tasks}
+    assert any(guess and guess.space == CONTRACTION for guess in first.values())
+    drawn = {}
+    for task in model.tasks:
+        guess = first[task.workload.hash]
+        assert guess is not None
+        space = SPACES[guess.space](task.workload, TARGET)
+        drawn[guess.workload] = space.realize(space.sample(rng), rng)
+    for chosen in (first, drawn):
+        traces = {hash_: c.trace for hash_, c in chosen.items() if c}
+        machine = relax.VirtualMachine(compile_model(model, traces, TARGET).jit(), tvm.cpu())
+        (actual,) = flatten(machine["main"](tvm.runtime.tensor(x)))
+        assert relative_error(actual.numpy(), expected) <= tolerance(case.dtype, case.reduction)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.one_of(convolutions(), products()), st.integers(0, 2**32))
+def test_any_convolution_and_product_is_packed(case: Case, seed: int) -> None:
+    check_with_schedules(case, seed)
+
+
+@pytest.mark.slow
+@settings(max_examples=80, deadline=None)
+@given(st.one_of(convolutions(), products()), st.integers(0, 2**32))
+def test_many_convolutions_and_products_are_packed(case: Case, seed: int) -> None:
+    check_with_schedules(case, seed)
