@@ -6,7 +6,7 @@ import shutil
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +32,7 @@ from autotune.measure.check import relative_error, tolerance
 from autotune.report.html import write_report
 from autotune.session import Session
 from autotune.winners import CANDIDATES, winner_of
+from db.errors import DatabaseReadOnly
 from search.problem import Candidate, Conditions, Measurement, Task, Verification
 from search.spaces import first_guess
 
@@ -78,8 +79,10 @@ def deliver(
         for name in os.listdir(draft):
             (Path(draft) / name).replace(folder / name)
         (folder / BENCH_NAME).unlink(missing_ok=True)  # it was about the old one
-    session.store.add_model(model.hash, model.name, model.source.source, model.tasks)
-    session.store.add_artifact(model.hash, run.id, str(folder.resolve()), manifest.model_dump(mode="json"))
+    with suppress(DatabaseReadOnly):  # compiling takes no more than to read
+        session.store.add_model(model.hash, model.name, model.source.source, model.tasks)
+        made = manifest.model_dump(mode="json")
+        session.store.add_artifact(model.hash, run.id, str(folder.resolve()), made)
     return manifest
 
 

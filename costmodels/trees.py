@@ -5,6 +5,7 @@ that a model's tenth convolution profits from the nine before. The label is that
 known of a workload over the candidate's, between 0 (failed) and 1 (best). So what fails is learnt as well.
 """
 
+import functools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from costmodels.encodings.decisions import Signature, encode, signature
 from search.problem import Measurement, Workload
@@ -85,8 +86,7 @@ class TreeCostModel:
         for n, draft in enumerate(drafts):
             groups[signature(draft)].append(n)
         scores, spreads = np.full(len(drafts), np.nan), np.full(len(drafts), np.nan)
-        # One thread: the tables are small, and OpenMP's barriers take seconds beside busy workers.
-        with self._span("model"), threadpool_limits(1, user_api="openmp"):
+        with self._span("model"), one_thread():
             for kind, places in groups.items():
                 forest = self._forest(kind)
                 if forest is not None:
@@ -113,6 +113,18 @@ class TreeCostModel:
             forest = Forest(np.stack([row.features for row in rows]), labels(rows), self._seed)
             self._forests[kind] = count, forest
         return forest
+
+
+def one_thread() -> AbstractContextManager[object]:
+    """One thread for OpenMP: the tables are small, and its barriers take seconds beside busy workers."""
+    limit: AbstractContextManager[object] = _libraries().limit(limits=1, user_api="openmp")
+    return limit
+
+
+@functools.cache
+def _libraries() -> ThreadpoolController:
+    """Looked for once, which takes milliseconds: scikit-learn has loaded all that matter by then."""
+    return ThreadpoolController()
 
 
 def milestone(count: int) -> int:

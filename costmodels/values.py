@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from costmodels.encodings.decisions import Signature, encode, signature
-from costmodels.trees import MIN_ROWS, Forest, Row, Span, labels, milestone, with_workload
+from costmodels.trees import MIN_ROWS, Forest, Row, Span, labels, milestone, one_thread, with_workload
 from search.problem import Measurement, Workload
 from search.scorer import Prediction, Scored, choices_of
 from search.space import Draft
@@ -53,7 +52,7 @@ class TreeValueModel:
         for n, draft in enumerate(drafts):
             groups[self._forms.get((workload.hash, draft[0]))].append(n)
         scores, spreads = np.full(len(drafts), np.nan), np.full(len(drafts), 0.5)
-        with self._span("model"), threadpool_limits(1, user_api="openmp"):
+        with self._span("model"), one_thread():
             for kind, places in groups.items():
                 if kind is not None and milestone(len(self._rows[kind])) >= MIN_ROWS:
                     features = with_workload(workload, encode([drafts[n] for n in places], kind))

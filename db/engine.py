@@ -14,7 +14,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 
-from db.errors import BadDatabaseURL, DatabaseMissing, NotADatabase
+from db.errors import BadDatabaseURL, DatabaseMissing, DatabaseUnreachable, NotADatabase
 from db.translate import translated
 
 BUSY_TIMEOUT_S = 30.0
@@ -86,12 +86,19 @@ def make_engine(
 
     Raises:
         DatabaseMissing: A SQLite file that is not there, unless ``create``.
+        DatabaseUnreachable: PostgreSQL's driver is not installed.
     """
     path = sqlite_path(url)
     if path is None:
         server = make_url(url)
         server = server.set(query={"connect_timeout": "10", **server.query})
-        engine = create_engine(server, pool_pre_ping=True, json_serializer=_dumps)
+        try:
+            engine = create_engine(server, pool_pre_ping=True, json_serializer=_dumps)
+        except ModuleNotFoundError as error:
+            raise DatabaseUnreachable(
+                f"{shown(url)} needs the driver {error.name}, which is not installed.\n"
+                "Install it: pip install 'autotune-tensor[postgres]'"
+            ) from error
         event.listen(engine, "connect", partial(_setup_postgres, round(busy_timeout_s * 1000)))
         return engine
     if not create and not path.is_file():

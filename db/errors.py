@@ -50,7 +50,7 @@ class DiskFull(AutotuneError):
 
 
 class DatabaseUnreachable(AutotuneError):
-    """The server does not answer or does not let us in, or the disk fails."""
+    """The server does not answer or does not let us in, or its driver is not installed."""
 
     exit_code = 27
 
@@ -77,6 +77,12 @@ class BadRecords(AutotuneError):
     """A file of records that cannot be read or written, is in no known format, or too damaged for any use."""
 
     exit_code = 32
+
+
+class DiskFailed(AutotuneError):
+    """The disk of a database can be neither read nor written, often because it is full."""
+
+    exit_code = 34
 
 
 class NoUsableRecords(AutotuneError):

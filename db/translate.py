@@ -12,6 +12,7 @@ from db.errors import (
     DatabaseLocked,
     DatabaseReadOnly,
     DatabaseUnreachable,
+    DiskFailed,
     DiskFull,
     NotADatabase,
 )
@@ -26,6 +27,8 @@ _TEXTS: dict[type[AutotuneError], str] = {
     "Give a path whose folders are folders and whose name the file system takes.",
     DiskFull: "No room is left for the database {place} ({reason}).\n"
     "Free some space and start again; what was committed before is safe.",
+    DiskFailed: "The disk of the database {place} cannot be read or written ({reason}).\n"
+    "See whether it is full or failing; what was committed before is safe.",
     DatabaseUnreachable: "The database {place} does not answer ({reason}).\n"
     "Check that it is there and running, and the user, password and address in the URL.",
     NotADatabase: "{place} is not a database of autotune, or is damaged ({reason}).\n"
@@ -38,7 +41,7 @@ _SQLITE = {  # primary result codes, https://www.sqlite.org/rescode.html
     sqlite3.SQLITE_PERM: DatabaseReadOnly,
     sqlite3.SQLITE_CANTOPEN: DatabaseReadOnly,
     sqlite3.SQLITE_FULL: DiskFull,
-    sqlite3.SQLITE_IOERR: DatabaseUnreachable,
+    sqlite3.SQLITE_IOERR: DiskFailed,
     sqlite3.SQLITE_CORRUPT: NotADatabase,
     sqlite3.SQLITE_NOTADB: NotADatabase,
 }

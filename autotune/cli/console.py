@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 
 def console(quiet: bool = False) -> Console:
-    """A console on standard output; on standard error where that is kept for JSON."""
-    return Console(stderr=quiet, highlight=False)
+    """A console on standard output; on standard error where that is kept for JSON.
+
+    On the stream as it is now: what is redirected later (``frontends.model.quiet``) does not stop a spinner.
+    """
+    return Console(file=sys.stderr if quiet else sys.stdout, highlight=False)
 
 
 def print_json(value: Any) -> None:

@@ -7,12 +7,14 @@ import typer
 
 from autotune.errors import BadInput
 from autotune.examples import EXAMPLES
+from autotune.frontends import find_model
 
 Model = Annotated[
     str,
     typer.Argument(
         help=f"An .onnx file, a PyTorch exported program (.pt2), or an example: {', '.join(EXAMPLES)}.",
         show_default=False,
+        callback=find_model,
     ),
 ]
 Inputs = Annotated[

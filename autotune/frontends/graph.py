@@ -17,7 +17,7 @@ from autotune.errors import UnsupportedModel
 from autotune.frontends.affine import fold_affine
 from autotune.frontends.fold import fold_constants
 from autotune.frontends.layout import to_channels_last
-from autotune.frontends.model import ModelInput, SourceModel
+from autotune.frontends.model import ModelInput, SourceModel, check_sizes, quiet
 from autotune.frontends.packing import pack_weights
 from autotune.frontends.vectormath import vectorize_math
 from search.problem import Task, digest
@@ -68,12 +68,14 @@ class Model:
         return digest(["model/1", self.name, shapes, kernels])
 
 
+@quiet()
 def lower(source: SourceModel, target: Target) -> Model:
     """Folds, lays out and fuses a model, and finds its tasks.
 
     Raises:
-        UnsupportedModel: An operator has no implementation in TIR.
+        UnsupportedModel: An operator has no implementation in TIR, or no fixed sizes.
     """
+    check_sizes(source.module, source.name)
     module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
     module = pack_weights(vectorize_math(to_channels_last(fold_affine(module))), target)
     with target:

@@ -5,7 +5,6 @@ basic optimisations do, and they fold batch norms into convolutions as well.
 """
 
 import tempfile
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,11 +13,12 @@ import onnx
 import onnxruntime
 import tvm
 from onnx import numpy_helper
+from onnxruntime.capi import onnxruntime_pybind11_state
 from tvm.relax.frontend.onnx import from_onnx
 
 from autotune.errors import BadInput, BadModel, DynamicInput, UnsupportedModel
-from autotune.frontends.model import Array, ModelInput, SourceModel
-from search.errors import last_line
+from autotune.frontends.model import Array, ModelInput, SourceModel, check_memory, quiet
+from search.errors import AutotuneError, last_line
 from search.problem import TensorSpec
 
 _PROVIDERS = ["CPUExecutionProvider"]
@@ -42,7 +42,10 @@ def load_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int | No
     with tempfile.TemporaryDirectory() as folder:
         fixed, folded = Path(folder) / "fixed.onnx", Path(folder) / "folded.onnx"
         _save(model, fixed)
-        graph = _fold(fixed, folded, path)
+        try:
+            graph = _fold(fixed, folded)
+        except Exception as error:
+            raise _refusal(model, path, inputs, bool(shapes or batch), error) from error
     _keep_inputs(graph, [i.name for i in inputs])
     _replace_one_hot(graph)
     module = _import(graph, path)
@@ -100,11 +103,33 @@ def _fix_inputs(
     if unknown:
         names = ", ".join(v.name for v in values)
         raise BadInput(f"--input {sorted(unknown)[0]}: the model has no such input; it has {names}")
-    return tuple(_fix_input(v, shapes.get(v.name), batch) for v in values)
+    for value in values:
+        _check_type(value)
+    inputs = tuple(_fix_input(v, shapes.get(v.name), batch) for v in values)
+    check_memory([i.spec for i in inputs])
+    return inputs
+
+
+def _check_type(value: onnx.ValueInfoProto) -> None:
+    kind = value.type.WhichOneof("value")
+    if kind == "tensor_type" and value.type.tensor_type.elem_type == onnx.TensorProto.STRING:
+        kind = "string_type"
+    if kind != "tensor_type":
+        raise UnsupportedModel(
+            f"input {value.name} is of type {(kind or 'unknown').removesuffix('_type')}; "
+            "only tensors of numbers can be tuned"
+        )
 
 
 def _fix_input(value: onnx.ValueInfoProto, shape: tuple[int, ...] | None, batch: int | None) -> ModelInput:
     tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        if shape is None:
+            raise DynamicInput(
+                f"the file does not say the shape of input {value.name}; give it, "
+                f"for example --input {value.name}=1x3x224x224"
+            )
+        tensor.shape.dim.extend(onnx.TensorShapeProto.Dimension() for _ in shape)
     dims = list(tensor.shape.dim)
     found = [d.dim_value or None for d in dims]
     wanted = list(shape) if shape else list(found)
@@ -137,15 +162,40 @@ def _shape_text(dims: Sequence[onnx.TensorShapeProto.Dimension]) -> str:
     return "x".join(d.dim_param or str(d.dim_value or "?") for d in dims) or "a scalar"
 
 
-def _fold(fixed: Path, folded: Path, path: Path) -> onnx.ModelProto:
+def _fold(fixed: Path, folded: Path) -> onnx.ModelProto:
     options = _options()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(folded)
-    try:
-        onnxruntime.InferenceSession(fixed, options, providers=_PROVIDERS)
-        return onnx.load(folded)
-    except Exception as error:
-        raise BadModel(f"{path}: ONNX Runtime refuses the model: {last_line(error)}") from error
+    onnxruntime.InferenceSession(fixed, options, providers=_PROVIDERS)
+    return onnx.load(folded)
+
+
+def _refusal(
+    model: onnx.ModelProto, path: Path, inputs: Sequence[ModelInput], sized: bool, error: Exception
+) -> AutotuneError:
+    """Why ONNX Runtime refuses a model.
+
+    Args:
+        sized: Sizes were given to it.
+    """
+    text = last_line(error).rpartition("fixed.onnx failed:")[2]  # which is a file of ours
+    own = {(f.domain, f.name) for f in model.functions}
+    missing = {
+        f"{n.domain}::{n.op_type}".removeprefix("::")
+        for n in model.graph.node
+        if not onnx.defs.has(n.op_type, n.domain) and (n.domain, n.op_type) not in own
+        if n.domain != "com.microsoft"  # ONNX Runtime's own
+    }
+    if missing:
+        return UnsupportedModel(
+            f"{path}: ONNX has no operator {', '.join(sorted(missing))}, and custom ones cannot be imported"
+        )
+    if isinstance(error, onnxruntime_pybind11_state.NotImplemented):
+        return UnsupportedModel(f"{path}: {text}")
+    if sized:
+        given = ", ".join(f"{i.name}={'x'.join(map(str, i.spec.shape))}" for i in inputs)
+        return BadInput(f"{path} does not take inputs of these sizes ({given}): {text}")
+    return BadModel(f"{path}: ONNX Runtime refuses the model: {text}")
 
 
 def _keep_inputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
@@ -172,9 +222,9 @@ def _replace_one_hot(model: onnx.ModelProto) -> None:
 
 
 def _import(model: onnx.ModelProto, path: Path) -> tvm.IRModule:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about renamed inputs
+    with quiet():
+        try:
             return from_onnx(model, keep_params_in_input=False)
-    except Exception as error:
-        raise UnsupportedModel(f"{path}: TVM cannot import the model: {last_line(error)}") from error
+        except Exception as error:
+            text = last_line(error)
+    raise UnsupportedModel(f"{path}: TVM cannot import the model: {text}")

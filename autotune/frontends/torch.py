@@ -1,6 +1,6 @@
 """PyTorch: modules and exported programs."""
 
-import warnings
+import traceback
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from tvm.relax.frontend.torch import from_exported_program
 
 from autotune.errors import BadInput, BadModel, DynamicInput, UnsupportedModel
-from autotune.frontends.model import Array, ModelInput, SourceModel
+from autotune.frontends.model import Array, ModelInput, SourceModel, check_memory, quiet
 from search.errors import last_line
 from search.problem import TensorSpec
 
@@ -76,7 +76,11 @@ def _user_inputs(program: torch.export.ExportedProgram) -> dict[str, Any]:
 
 
 def _spec(value: Any) -> TensorSpec:
-    return TensorSpec(tuple(int(s) for s in value.shape), str(value.dtype).removeprefix("torch."))
+    return TensorSpec(tuple(int(s) for s in value.shape), _dtype(value))
+
+
+def _dtype(value: Any) -> str:
+    return str(value.dtype).removeprefix("torch.")
 
 
 def _fix_sizes(
@@ -90,6 +94,7 @@ def _fix_sizes(
             f"--input {sorted(unknown)[0]}: the program has no such input; it has {', '.join(values)}"
         )
     wanted = {n: _fixed_shape(n, v, shapes.get(n), batch) for n, v in values.items()}
+    check_memory([TensorSpec(wanted[n], _dtype(v)) for n, v in values.items()])
     if all(isinstance(s, int) for v in values.values() for s in v.shape):
         return program
     examples = tuple(torch.zeros(wanted[n], dtype=v.dtype) for n, v in values.items())
@@ -122,11 +127,22 @@ def _fixed_shape(name: str, value: Any, given: tuple[int, ...] | None, batch: in
 
 
 def _import(program: torch.export.ExportedProgram, name: str) -> tvm.IRModule:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    with quiet():
+        try:
             return from_exported_program(
                 program.run_decompositions(), keep_params_as_input=False, unwrap_unit_return_tuple=True
             )
-    except Exception as error:
-        raise UnsupportedModel(f"{name}: TVM cannot import the program: {last_line(error)}") from error
+        except Exception as error:
+            text = f"{_operator(error)}: {last_line(error)}"
+    raise UnsupportedModel(f"{name}: TVM cannot import {text}")
+
+
+def _operator(error: BaseException) -> str:
+    """What the importer was at: the last node that a function on the error's way was called with."""
+    found = "the program"
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        node = frame.f_locals.get("node")
+        if isinstance(node, torch.fx.Node):
+            value = node.meta.get("val")
+            found = f"{node.target}" + (f" of {_dtype(value)}" if hasattr(value, "dtype") else "")
+    return found

@@ -1,9 +1,9 @@
 """Convolutions of 3x3 with a quarter of the multiplications: Winograd's F(4x4, 3x3).
 
 Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, 2015 (arXiv:1509.09308), section 4.3. Tiles
-of 6x6 inputs are transformed, multiplied with transformed weights (36 products of matrices, over the channels)
-and transformed back to 4x4 outputs. Weights are transformed when the model is compiled. The price: weights
-four times as large, and rounding errors some ten times those of the direct sum.
+of 6x6 inputs are transformed, multiplied with transformed weights (36 matrix products, over the channels) and
+transformed back to 4x4 outputs. Weights are transformed when the model is compiled. The price: weights four
+times as large, and rounding errors some ten times those of the direct sum.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
 """The processes of a pool: a root, a home for each workload, builders, runners. See ``worker``."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +12,8 @@ from search.errors import AutotuneError
 from search.problem import ErrorKind, MeasureError, Workload
 
 REFERENCE_TRIES = 3  # the process may be killed from outside while it computes
+COPY_S = 0.015  # to copy a builder, and to end it in the end
+KNOWN = 64  # builds of a kernel that say what to expect of the next
 
 
 class ReferenceFailed(AutotuneError):
@@ -26,24 +28,34 @@ class Home:
 
     Attributes:
         reference: None once the reference is there.
-        built_s: Seconds that builds took.
+        builds: Seconds that the last of them took, None where the builder died of it.
     """
 
     workload: Workload
     process: Process
     reference: Process | None
     tries: int = REFERENCE_TRIES
-    built_s: list[float] = field(default_factory=list)
+    builds: deque[float | None] = field(default_factory=lambda: deque(maxlen=KNOWN))
+
+    @property
+    def built_s(self) -> list[float]:
+        """Seconds of the builds that ended well."""
+        return [s for s in self.builds if s is not None]
 
 
 @dataclass(eq=False)
 class Builder:
-    """A process that compiles, what it holds (seconds by key), and its copy that runs that."""
+    """A process that compiles, what it holds (seconds by key), and its copy that runs that.
+
+    Attributes:
+        kept: What the process descends from, and what each of these held when it was copied.
+    """
 
     home: Home
     process: Process
     cpu: int
     built: dict[int, float] = field(default_factory=dict)
+    kept: list[tuple[Process, dict[int, float]]] = field(default_factory=list)
     runner: Process | None = None
 
     def end_runner(self) -> None:
@@ -110,13 +122,36 @@ class Family:
         finally:
             for builder in builders:
                 builder.end_runner()
-                builder.process.end()
+                for process in (builder.process, *(process for process, _ in reversed(builder.kept))):
+                    process.end()
 
-    def renew(self, builder: Builder) -> None:
-        """A new process for a builder whose own has died."""
+    def keep(self, builder: Builder) -> None:
+        """Goes on with a copy where, on average, that costs less than what may be lost with the builder."""
+        builds, last = builder.home.builds, builder.kept[-1][1] if builder.kept else {}
+        unsaved_s = sum(s for key, s in builder.built.items() if key not in last)
+        if builds.count(None) * unsaved_s > len(builds) * COPY_S:
+            copy = builder.process.copy([builder.cpu], self._limits.memory)
+            builder.kept.append((builder.process, dict(builder.built)))
+            builder.process = copy
+
+    def restore(self, builder: Builder) -> list[int]:
+        """Another process for a builder whose own has died; says what is to be compiled again."""
+        held, builder.built = builder.built, {}
         builder.process.end()
-        builder.built.clear()
-        builder.process = self._copy(builder.home, [builder.cpu])
+        while builder.kept and not builder.process.alive:
+            builder.process, builder.built = builder.kept.pop()
+        if not builder.process.alive:
+            builder.process, builder.built = self._copy(builder.home, [builder.cpu]), {}
+        return [key for key in held if key not in builder.built]
+
+    def empty(self, builder: Builder) -> None:
+        """Back to a process that has compiled nothing, where there is one or this one has died."""
+        while builder.kept:
+            builder.process.end()
+            builder.process, _ = builder.kept.pop()
+        if not builder.process.alive:
+            builder.process = self._copy(builder.home, [builder.cpu])
+        builder.built = {}
 
     def runner(self, builder: Builder) -> Process:
         """The copy of a builder that runs what it holds: a new one where there is none or it has died.

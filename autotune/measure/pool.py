@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -19,8 +20,8 @@ from autotune.hardware import usable_cpus
 from autotune.measure.family import Builder, Family, Home, ReferenceFailed
 from autotune.measure.limits import Limits
 from autotune.measure.noise import NOISY, NoiseMeter
-from autotune.measure.process import Process, WorkersFailed, answered
-from autotune.measure.protocol import UNTUNED, Build, Check, Done, Pairs, Probe, Reply, Run
+from autotune.measure.process import Process, WorkersFailed, answered, killed
+from autotune.measure.protocol import UNTUNED, Build, Check, Done, Pairs, Probe, Reply, Run, Time
 from autotune.measure.sequential import PairedTest
 from autotune.measure.turns import Turns
 from autotune.profile import Profile
@@ -31,6 +32,30 @@ NOISY_TRIES = 2  # of timing in a noisy stretch
 PATIENCE_S = 0.3  # to wait for a noisy stretch to end
 PAIRS_A_PROCESS = 4  # so that what favours one side in a process favours it in few pairs only
 MATTERS = 1.5  # times the best: slower candidates are not timed again for noise
+
+
+@dataclass
+class Round:
+    """The candidates of one call of ``Pool.measure``; a key is a place in ``candidates``.
+
+    Attributes:
+        rival_s: Samples of the best candidate so far.
+        waiting: To be compiled.
+        spared: Whose process was killed once, perhaps by another's hand.
+    """
+
+    candidates: Sequence[Candidate]
+    rival_s: tuple[float, ...]
+    fastest_s: float
+    waiting: deque[int]
+    spared: set[int] = field(default_factory=set)
+
+    def spares(self, key: int, reply: Reply) -> bool:
+        """Whether a candidate has another chance, its only one."""
+        if not killed(reply) or key in self.spared:
+            return False
+        self.spared.add(key)
+        return True
 
 
 class Pool:
@@ -94,25 +119,22 @@ class Pool:
         Raises:
             ReferenceFailed: The workload cannot be run with plain loops.
         """
-        waiting = deque(range(len(candidates)))
+        todo = Round(candidates, rival_s, fastest_s, deque(range(len(candidates))))
         with ExitStack() as stack:
             turn = stack.enter_context(ExitStack())
             turn.enter_context(self._turns.compiling())  # a new home begins to compute the reference
             home = self.family.home(workload)
             builders = stack.enter_context(self.family.builders(home, self._cpus))
-            while waiting:
-                yield from self._build(home, builders, candidates, waiting)
+            while todo.waiting:
+                yield from self._build(home, builders, todo)
                 self.family.await_reference(home)
                 turn.close()
                 for builder in builders:
-                    for key, (reply, drift) in self._time(builder, rival_s, fastest_s).items():
-                        if isinstance(reply, Done) and _faster(reply.samples_s, rival_s):
-                            rival_s = reply.samples_s
+                    for key, (reply, drift) in self._time(builder, todo).items():
                         yield _measurement(candidates[key], reply, builder.built.pop(key), drift)
-                    if builder.built:  # it died: what it had compiled is compiled again
-                        waiting.extend(builder.built)
-                        self.family.renew(builder)
-                if waiting:
+                    todo.waiting.extend(builder.built)  # what it held when it was killed is compiled again
+                    self.family.empty(builder)
+                if todo.waiting:
                     turn.enter_context(self._turns.compiling())
 
     def check(self, workload: Workload, candidate: Candidate, seed: int) -> Reply:
@@ -183,75 +205,88 @@ class Pool:
                         return _error(reply)
         return None
 
-    def _build(
-        self, home: Home, builders: Sequence[Builder], candidates: Sequence[Candidate], waiting: deque[int]
-    ) -> Iterator[Measurement]:
+    def _build(self, home: Home, builders: Sequence[Builder], todo: Round) -> Iterator[Measurement]:
         """Compiles a batch on all builders; yields the failures and leaves the rest in the builders."""
-        limits = self._limits
-        left = limits.batch * len(builders)
-        busy: dict[Process, tuple[Builder, int, float]] = {}
-        while busy or (waiting and left):
+        left = self._limits.batch * len(builders)
+        busy: dict[Process, tuple[Builder, int, float]] = {}  # what each compiles, and its limit
+        while busy or (todo.waiting and left):
             for builder in builders:
-                if builder.process not in busy and waiting and left:
-                    key, left = waiting.popleft(), left - 1
-                    builder.process.send(Build(key, candidates[key].trace))
-                    limit_s = limits.build_limit_s(home.built_s)
-                    busy[builder.process] = builder, key, time.monotonic() + limit_s
-            soonest = min(deadline for _, _, deadline in busy.values()) - time.monotonic()
+                if builder.process not in busy and todo.waiting and left:
+                    left += self._keep(builder, todo)
+                    key, left = todo.waiting.popleft(), left - 1
+                    builder.process.send(Build(key, todo.candidates[key].trace))
+                    busy[builder.process] = builder, key, self._limits.build_limit_s(home.built_s)
+            soonest = min(limit_s - process.spent_s() for process, (_, _, limit_s) in busy.items())
             with self._profile.span("build"):
                 ready = answered(list(busy), soonest)
-            for process in ready or [p for p, (_, _, end) in busy.items() if end <= time.monotonic()]:
-                builder, key, _ = busy.pop(process)
-                reply = process.receive(0.0, ErrorKind.BUILD_TIMEOUT)
+            for process in ready or [p for p, (_, _, limit_s) in busy.items() if p.spent_s() >= limit_s]:
+                builder, key, limit_s = busy.pop(process)
+                reply = process.receive(limit_s, ErrorKind.BUILD_TIMEOUT)
                 if isinstance(reply, Done):
                     builder.built[key] = reply.elapsed_s
-                    home.built_s.append(reply.elapsed_s)
+                    home.builds.append(reply.elapsed_s)
                     continue
-                error = _error(reply)
-                if error.kind is ErrorKind.BUILD_TIMEOUT:
-                    text = f"not compiled after {limits.build_limit_s(home.built_s):.2g} s"
-                    error = MeasureError(error.kind, text)
-                yield Measurement(candidates[key], error=error)
-                if not process.alive:  # what else it had compiled is compiled again
-                    waiting.extend(builder.built)
-                    left += len(builder.built)
-                    self.family.renew(builder)
+                if todo.spares(key, reply):
+                    todo.waiting.append(key)
+                    left += 1
+                else:
+                    yield Measurement(todo.candidates[key], error=_error(reply))
+                if not process.alive:
+                    home.builds.append(None)
+                    left += self._restore(builder, todo)
 
-    def _time(
-        self, builder: Builder, rival_s: tuple[float, ...], fastest_s: float
-    ) -> dict[int, tuple[Reply, float]]:
-        """Runs what a builder holds: replies and drifts; none from one that died before."""
+    def _keep(self, builder: Builder, todo: Round) -> int:
+        """Sees to it that little is lost with a builder; says how many must be compiled again."""
+        try:
+            self.family.keep(builder)
+        except WorkersFailed:
+            return self._restore(builder, todo)
+        return 0
+
+    def _restore(self, builder: Builder, todo: Round) -> int:
+        lost = self.family.restore(builder)
+        todo.waiting.extend(lost)
+        return len(lost)
+
+    def _time(self, builder: Builder, todo: Round) -> dict[int, tuple[Reply, float]]:
+        """Runs what a builder holds: replies and drifts; some are missing where it was killed meanwhile."""
+        replies: dict[int, tuple[Reply, float]] = {}
         with self._turns.timing(), self._profile.span("run"):
             try:
-                return self._replies(builder, rival_s, fastest_s)
+                self._run_all(builder, todo, replies)
             except WorkersFailed:
-                return {}
+                pass
             finally:
                 builder.end_runner()
+        return replies
 
-    def _replies(
-        self, builder: Builder, rival_s: tuple[float, ...], fastest_s: float
-    ) -> dict[int, tuple[Reply, float]]:
+    def _run_all(self, builder: Builder, todo: Round, replies: dict[int, tuple[Reply, float]]) -> None:
         """What counts and was timed in a noisy stretch is timed again."""
         keys = list(builder.built)
-        replies: dict[int, tuple[Reply, float]] = {}
         for _ in range(NOISY_TRIES):
             before = self._quiet_drift(builder) if keys else 1.0
-            fresh: dict[int, Reply] = {}
             for key in keys:
-                limit_s = self._limits.run_limit_s(builder.home.workload, rival_s)
-                reply = self.family.runner(builder).ask(Run(key, rival_s, fastest_s), limit_s)
-                fresh[key] = reply
+                reply = self._run(builder, key, todo)
+                if todo.spares(key, reply):
+                    reply = self._run(builder, key, todo)
+                replies[key] = reply, math.inf
                 if isinstance(reply, MeasureError) and reply.kind is ErrorKind.OUT_OF_BOUNDS:
                     builder.end_runner()  # what else it has written over, nobody knows
-                if isinstance(reply, Done) and _faster(reply.samples_s, rival_s):
-                    rival_s = reply.samples_s
+                if isinstance(reply, Done) and _faster(reply.samples_s, todo.rival_s):
+                    todo.rival_s = reply.samples_s
             drift = max(before, self._drift(builder)) if keys else 1.0
-            replies |= {key: (reply, drift) for key, reply in fresh.items()}
-            keys = [k for k, r in fresh.items() if isinstance(r, Done) and _matters(r.samples_s, rival_s)]
+            replies |= {key: (replies[key][0], drift) for key in keys}
+            keys = [key for key in keys if _matters(replies[key][0], todo.rival_s)]
             if drift <= NOISY:
                 break
-        return replies
+
+    def _run(self, builder: Builder, key: int, todo: Round) -> Reply:
+        """Runs a candidate once, within little time; times it if that went well."""
+        runner = self.family.runner(builder)
+        reply = runner.ask(Run(key), self._limits.first_run_s(builder.home.workload, todo.rival_s))
+        if not isinstance(reply, Done):
+            return reply
+        return runner.ask(Time(key, reply.samples_s[0], todo.rival_s, todo.fastest_s), self._limits.run_s)
 
     def _quiet_drift(self, builder: Builder) -> float:
         """Waits for a noisy stretch to end, not forever."""
@@ -279,8 +314,8 @@ def _faster(samples_s: Sequence[float], rival_s: Sequence[float]) -> bool:
     return not rival_s or statistics.median(samples_s) < statistics.median(rival_s)
 
 
-def _matters(samples_s: Sequence[float], rival_s: Sequence[float]) -> bool:
-    return not rival_s or min(samples_s) < MATTERS * statistics.median(rival_s)
+def _matters(reply: Reply, rival_s: Sequence[float]) -> bool:
+    return isinstance(reply, Done) and min(reply.samples_s) < MATTERS * statistics.median(rival_s)
 
 
 def _error(reply: Reply) -> MeasureError:

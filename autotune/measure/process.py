@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from multiprocessing import reduction
@@ -14,6 +15,7 @@ from autotune.measure.protocol import Done, End, Ended, Fork, Forked, Reply, Req
 from search.errors import AutotuneError
 from search.problem import ErrorKind, MeasureError
 
+_TICK_S = 1e-3  # at least, between two looks at a process that waits for a core
 _COPY_S = 10.0  # to copy a process or to end one: milliseconds, but on a machine that swaps
 
 
@@ -35,6 +37,7 @@ class Process:
         self.alive = True
         self.connection = connection
         self._parent = parent
+        self._asked_s = self._clock_s()
 
     def copy(self, cpus: Sequence[int], memory: int) -> "Process":
         """A process like this one, which must not have run any kernel; see ``protocol.Fork``.
@@ -60,21 +63,37 @@ class Process:
         return self.receive(limit_s, timeout)
 
     def send(self, request: Request) -> None:
+        self._asked_s = self._clock_s()
         with suppress(OSError):  # it has died; receiving says so
             self.connection.send(request)
 
     def receive(self, limit_s: float, timeout: ErrorKind = ErrorKind.RUN_TIMEOUT) -> Reply:
-        """The answer; one that has none within ``limit_s`` is ended, and the error is of kind ``timeout``."""
+        """The answer; a process that has none within ``limit_s`` of ``spent_s`` is ended.
+
+        Args:
+            timeout: The kind of the error then.
+        """
         if not self.alive:
             return MeasureError(ErrorKind.CRASH, "it was ended")
-        if not self.connection.poll(limit_s):
-            self.end()
-            return MeasureError(timeout, f"not done after {limit_s:.2g} s")
+        while not self.connection.poll(max(_TICK_S, limit_s - self.spent_s())):
+            if self.spent_s() >= limit_s:
+                self.end()
+                return MeasureError(timeout, f"not done after {limit_s:.2g} s")
         try:
             reply: Reply = self.connection.recv()
         except (EOFError, OSError):
             return self.autopsy()
         return reply
+
+    def spent_s(self) -> float:
+        """Seconds since it was last asked, less those in which it waited for a core that others had."""
+        return self._clock_s() - self._asked_s
+
+    def _clock_s(self) -> float:
+        queued_ns = 0
+        with suppress(OSError, IndexError):  # where there is no Linux, all seconds count
+            queued_ns = int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[1])
+        return time.monotonic() - queued_ns / 1e9
 
     def autopsy(self) -> MeasureError:
         """Why it died."""
@@ -93,7 +112,18 @@ class Process:
     def _bury(self) -> str:
         assert self._parent is not None
         reply = self._parent.ask(End(self.pid), _COPY_S) if self._parent.alive else None
-        return reply.text if isinstance(reply, Ended) else "its parent process died"
+        return reply.text if isinstance(reply, Ended) else _ORPHANED
+
+
+_KILLED = "killed by SIGKILL"
+_ORPHANED = "its parent process died"
+
+
+def killed(reply: Reply) -> bool:
+    """Whether a process has died as by another's hand, and what it was asked may be innocent of it."""
+    if not isinstance(reply, MeasureError) or reply.kind is not ErrorKind.CRASH:
+        return False
+    return reply.text.startswith((_KILLED, _ORPHANED))
 
 
 _NO_MEMORY = ("bad_alloc", "out of memory", "MemoryError", "Cannot allocate", "Unable to allocate")
@@ -144,5 +174,5 @@ class Root(Process):
 
 def answered(processes: Sequence[Process], limit_s: float) -> list[Process]:
     """Those that have answered or died; waits until there is one, or the time is over."""
-    ready = wait([p.connection for p in processes], timeout=max(0.0, limit_s))
+    ready = wait([p.connection for p in processes], timeout=max(_TICK_S, limit_s))
     return [p for p in processes if p.connection in ready]

@@ -55,14 +55,23 @@ class Probe:
 
 @dataclass(frozen=True)
 class Run:
-    """Run, check and time what was built under ``key``.
+    """Run what was built under ``key`` once."""
+
+    key: int
+
+
+@dataclass(frozen=True)
+class Time:
+    """Check the output of ``key``, which was run just before, and time it.
 
     Attributes:
+        first_s: Seconds of that run.
         rival_s: Samples of the best candidate so far; timing ends when this one cannot win any more.
         fastest_s: No honest run can be faster than this.
     """
 
     key: int
+    first_s: float
     rival_s: tuple[float, ...]
     fastest_s: float
 
@@ -90,7 +99,7 @@ class Pairs:
     cache: Cache
 
 
-Request = Fork | End | Prepare | Reference | Build | Probe | Run | Check | Pairs
+Request = Fork | End | Prepare | Reference | Build | Probe | Run | Time | Check | Pairs
 
 
 @dataclass(frozen=True)
@@ -110,10 +119,10 @@ class Done:
     """Success.
 
     Attributes:
-        samples_s: Times of ``Run`` and ``Probe``; of ``Pairs``, those of the first candidate.
+        samples_s: Times of ``Run``, ``Time`` and ``Probe``; of ``Pairs``, those of the first candidate.
         rival_s: Of ``Pairs``: times of the second candidate.
         elapsed_s: How long the request took.
-        max_error: Of ``Run`` and ``Check``: largest relative difference from the reference; of several
+        max_error: Of ``Time`` and ``Check``: largest relative difference from the reference; of several
             sets of inputs, that of the set where it comes closest to what is allowed.
         tolerance: What is allowed there.
     """

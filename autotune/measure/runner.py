@@ -10,7 +10,7 @@ from autotune.measure import timing
 from autotune.measure.buffers import Buffer
 from autotune.measure.case import Case
 from autotune.measure.check import INPUT_KINDS, Array, poisoned_output, relative_error
-from autotune.measure.protocol import Check, Done, Pairs, Run
+from autotune.measure.protocol import Check, Done, Pairs, Run, Time
 from search.problem import Cache, ErrorKind, MeasureError
 
 DOUBTFUL = 100.0  # times the tolerance: beyond, no rounding can be the reason
@@ -42,23 +42,43 @@ class Runner:
         self._given: list[Array] = []
         self._give(case.inputs)
 
+    def answer(self, request: Run | Time | Check | Pairs) -> Done:
+        """Does what is asked; raises ``Misbehaved`` where the kernel does not behave."""
+        match request:
+            case Run():
+                return self.run(request)
+            case Time():
+                return self.time(request)
+            case Check():
+                return self.check(request)
+            case Pairs():
+                return self.pairs(request)
+
     def run(self, request: Run) -> Done:
-        """Checks a candidate's output once and races it against the best.
+        """Runs a candidate once.
 
         Raises:
-            Misbehaved: Its output or its time cannot be true, or it wrote where it must not.
+            Misbehaved: It wrote where it must not.
         """
         call = self._call(request.key)
         self._poison_outputs()
         first_s = timing.seconds(call)
         self._check_bounds()
+        return Done((first_s,))
+
+    def time(self, request: Time) -> Done:
+        """Checks the output of the candidate that was just run, and races it against the best.
+
+        Raises:
+            Misbehaved: Its output or its time cannot be true.
+        """
         error, allowed = self._error(self._case.expected), self._case.tolerance()
         if allowed < error < DOUBTFUL * allowed:
             judged = self._case.reference.compare(self._case.inputs, [b.array for b in self._outputs])
             error, allowed = judged or (error, allowed)
         if error > allowed:
             raise Misbehaved(ErrorKind.WRONG_OUTPUT, _wrong(error, allowed))
-        samples = timing.race(call, first_s, request.rival_s)
+        samples = timing.race(self._call(request.key), request.first_s, request.rival_s)
         if min(samples) < request.fastest_s:
             raise Misbehaved(
                 ErrorKind.IMPLAUSIBLE,

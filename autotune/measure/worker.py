@@ -54,6 +54,7 @@ from autotune.measure.protocol import (
     Reply,
     Request,
     Run,
+    Time,
 )
 from autotune.measure.runner import Misbehaved, Runner
 from autotune.measure.threads import bind
@@ -125,12 +126,8 @@ class Worker:
                 self.build(request)
             case Probe():
                 return Done(timing.probe(self._bound(self._probe)))
-            case Run():
-                return self.runner.run(request)
-            case Check():
-                return self.runner.check(request)
-            case Pairs():
-                return self.runner.pairs(request)
+            case Run() | Time() | Check() | Pairs():
+                return self.runner.answer(request)
         return Done()
 
     def build(self, request: Build) -> None:
@@ -211,6 +208,7 @@ def limit(request: Fork) -> None:
 def main(worker: type[Worker] = Worker) -> None:
     die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the pool decides
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)  # TVM would look for the names of what it was in, for long
     cpus = tuple(int(cpu) for cpu in sys.argv[3].split(","))
     worker(Connection(int(sys.argv[1])), Target(sys.argv[2]), cpus).serve()
 

@@ -89,16 +89,24 @@ def print_comparison(comparison: Comparison, screen: Console) -> None:
     repeats = comparison.standings[0].scores.shape[1]
     table = Table(title=f"P score (0: random search, 1: the optimum at once), {repeats} repeats", box=None)
     table.add_column("searcher")
-    for column in ("P", "95 %", *(r.name for r in comparison.recordings), "first better", "own time"):
+    names = (r.name for r in comparison.recordings)
+    for column in ("P", "95 %", *names, "behind", "first better", "own time"):
         table.add_column(column, justify="right")
     first = comparison.standings[0]
     for s in comparison.standings:
         low, high = s.interval
         each = (f"{p:.3f}" for p in s.scores.mean(axis=1))
-        beside = "" if s is first else _beside(first, s)
+        beside = ("", "") if s is first else (_behind(first, s), _beside(first, s))
         spread = f"{low:.3f} to {high:.3f}"
-        table.add_row(s.searcher, f"{s.score:.3f}", spread, *each, beside, f"{s.own_s:.2f} s")
+        table.add_row(s.searcher, f"{s.score:.3f}", spread, *each, *beside, f"{s.own_s:.2f} s")
     screen.print(table)
+
+
+def _behind(first: Standing, other: Standing) -> str:
+    """How much less its mean score is, with the 95 % bootstrap interval over pairs of repeats."""
+    difference = (first.scores - other.scores).mean(axis=0)
+    low, high = bootstrap_interval(difference.tolist(), np.mean)
+    return f"{difference.mean():.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _beside(first: Standing, other: Standing) -> str:

@@ -12,7 +12,7 @@ from costmodels.trees import TreeCostModel
 from costmodels.values import TreeValueModel
 from search.searchers import SEARCHERS, Scorers
 
-BATCH = 4  # candidates a searcher proposes at once
+BATCH = 4  # candidates a searcher proposes at once, once it has seen a few; the first come one by one
 GROWTH = 16  # or a 16th of what it has seen, if that is more: a suggestion costs much where budgets are long
 
 Search = Callable[[Recording, int], tuple[Step, ...]]
@@ -39,7 +39,7 @@ def search(name: str, recording: Recording, seed: int, batch: int = BATCH) -> tu
     model, values = TreeCostModel(seed), TreeValueModel(seed)
     searcher = SEARCHERS[name](recording.space, Scorers(model, values), seed)
     budget, spent, steps = budget_s(recording), 0.0, list[Step]()
-    while spent < budget and (candidates := searcher.suggest(max(batch, len(steps) // GROWTH))):
+    while spent < budget and (candidates := searcher.suggest(_size(len(steps), batch))):
         measured = [recording.measure(c) for c in candidates]
         for m in measured:
             spent += recording.outcomes[m.candidate.choices].cost_s
@@ -48,6 +48,11 @@ def search(name: str, recording: Recording, seed: int, batch: int = BATCH) -> tu
         model.add(recording.space.workload, measured)
         values.add(recording.space.workload, measured)
     return tuple(steps)
+
+
+def _size(seen: int, batch: int) -> int:
+    """Candidates proposed at once. Where little is known, each outcome says much about where to look next."""
+    return max(min(batch, 1 + seen // BATCH), seen // GROWTH)
 
 
 def ours(names: Sequence[str], batch: int = BATCH) -> dict[str, Search]:

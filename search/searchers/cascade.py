@@ -4,8 +4,13 @@ Several *arms* propose, each in an order of its own:
 
 - ``near``: neighbours of the fastest candidate, by score, then of the second fastest, and so on;
 - ``explore``: drafts bred under the scorer, by optimistic guesses, diverse ones first (``guided``);
+- ``leap``: what several changes at once make of fast candidates, by optimistic guesses: out of a valley in
+  which all neighbours are slower;
 - ``beam``: ends of a beam search by the value of partial schedules;
 - ``random``: draws.
+
+While the scorer knows nothing, draws are spread out, far from each other: the first few candidates decide
+what it learns of each decision, and where a budget is short they are a good part of it.
 
 The places of a batch go to the arms by what they brought: an arm's credit is how often its latest candidates
 were the best so far. Each keeps a small share, for what is good changes while a search goes on; and where
@@ -13,6 +18,7 @@ none brings anything any more, all get the same. With a ``verifier``, more
 candidates are realized than asked for, and it has the last word on them.
 """
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,12 +29,17 @@ from search.problem import Candidate, Choice, Measurement
 from search.scorer import Scorer
 from search.searchers.base import History
 from search.searchers.beam import BeamSettings, beam
-from search.searchers.evolutionary import EvolutionSettings, breed, judge
+from search.searchers.evolutionary import EvolutionSettings, Judged, breed, judge
 from search.searchers.guided import curious
 from search.space import Draft, Space, middle
 
-PRIOR = {"near": 0.5, "explore": 0.5, "beam": 0.1, "random": 0.1}
-"""Successes that an arm begins with: the last two have to earn their places."""
+PRIOR = {"near": 0.5, "explore": 0.5, "leap": 0.1, "beam": 0.1, "random": 0.1}
+"""Successes that an arm begins with: the last three have to earn their places."""
+
+_FASTEST = 0.3  # probability that a leap starts from the fastest; if not, that it is the second, and so on
+_LANDING = 0.4  # probability that a leap ends with its second change; if not, with its third, and so on
+_SPREAD = 16  # drafts of which the one farthest from all that is known is taken
+_KNOWN = 64  # measurements that it is to be far from, the latest: more are seen only where nothing is learnt
 
 _EVOLUTION = EvolutionSettings(population=192, generations=3, elite=48)
 _BEAM = BeamSettings(width=16, choices=24)
@@ -45,6 +56,7 @@ class CascadeSettings:
         trust: Candidates that an arm's share of successes is averaged with, ``PRIOR`` successes among them.
         curiosity: As of ``GuidedSettings``.
         apart: As of ``GuidedSettings``.
+        leaps: Times as many leaps as candidates asked for that are looked at.
         verified: Times as many candidates as asked for that a verifier sees.
     """
 
@@ -56,6 +68,7 @@ class CascadeSettings:
     trust: int = 8
     curiosity: float = 0.5
     apart: int = 2
+    leaps: int = 8
     verified: int = 4
 
 
@@ -100,6 +113,9 @@ class CascadeSearcher:
             # Knobs have an order, and what is good is seldom at an end of it.
             found = self._history.realize_new([middle(self._space)], 1, taken, rng, "middle")
         arms = self._arms(wanted, rng)
+        if not arms and self._space.count() != 0:
+            rest = wanted - len(found)
+            found += self._history.realize_new(self._spread(rest, taken, rng), rest, taken, rng)
         for arm, places in self._places(list(arms), wanted, rng).items():
             found += self._history.realize_new(arms[arm], places, taken, rng, arm)
         found = self._verify(found, n)
@@ -117,6 +133,7 @@ class CascadeSearcher:
         arms: dict[str, Iterable[Draft]] = {
             "explore": curious(new, n, s.curiosity, s.apart, rng),
             "near": [d for near in around for d in sorted(near, key=lambda d: -judged[d].score)],
+            "leap": self._leaps(best, n, judged, rng),
             "random": (space.sample(rng) for _ in range(4 * n)),
         }
         if self._values is not None:
@@ -134,6 +151,32 @@ class CascadeSearcher:
             if n <= 0:
                 break
         return around
+
+    def _leaps(
+        self, best: Sequence[Draft], n: int, judged: dict[Draft, Judged], rng: np.random.Generator
+    ) -> Iterator[Draft]:
+        """Drafts two or more changes away from fast ones, the fastest oftener; by optimistic guesses.
+
+        Not before they are asked for, as a beam.
+        """
+        leaps: dict[Draft, None] = {}
+        for _ in range(self._settings.leaps * n):
+            draft = best[min(int(rng.geometric(_FASTEST)), len(best)) - 1]
+            for _ in range(1 + int(rng.geometric(_LANDING))):
+                draft = self._space.mutate(draft, rng)
+            leaps[draft] = None
+        if judge(self._space, self._scorer, list(leaps), judged):
+            hopes = {d: judged[d].score + rng.exponential() * judged[d].spread for d in leaps}
+            yield from sorted(hopes, key=lambda d: -hopes[d])
+
+    def _spread(self, n: int, taken: Iterable[Draft], rng: np.random.Generator) -> Iterator[Draft]:
+        """Draws, each in as many decisions as can be unlike all that is measured or taken."""
+        known: list[Draft] = [m.candidate.choices for m in self._history.measurements[-_KNOWN:]]
+        known += taken
+        for _ in range(2 * n):
+            drafts = [self._space.sample(rng) for _ in range(_SPREAD)]
+            known.append(max(drafts, key=lambda d: min((_differences(d, k) for k in known), default=0)))
+            yield known[-1]
 
     def _ends(self, values: Scorer, rng: np.random.Generator) -> Iterator[Draft]:
         """Not before they are asked for: a beam costs more than the other arms."""
@@ -160,3 +203,8 @@ class CascadeSearcher:
         if predicted is None:
             return found[:n]
         return [found[i] for i in np.argsort(-predicted.score, kind="stable")[:n]]
+
+
+def _differences(left: Draft, right: Draft) -> int:
+    """In how many decisions two drafts differ, one that is missing included."""
+    return sum(a != b for a, b in itertools.zip_longest(left, right))

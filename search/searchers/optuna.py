@@ -32,6 +32,7 @@ SAMPLERS: dict[str, Sampler] = {
     "gp": lambda seed, trials: optuna.samplers.GPSampler(seed=seed),
 }
 START = 10  # measurements before the samplers are asked
+TOLD = {"gp": 64}  # at most so many measurements, the fastest and the newest: its work grows with their cube
 ASKS = 4  # for each candidate wanted: a sampler may ask for what is measured or illegal
 FAILED = 2.0  # times the slowest: what a failure counts as, since samplers take numbers only
 _UNIT = FloatDistribution(0.0, 1.0)
@@ -47,6 +48,7 @@ class OptunaSearcher:
     def __init__(self, space: Space, sampler: str, seed: int = 0) -> None:
         self._space = space
         self._sampler = SAMPLERS[sampler]
+        self._told = TOLD.get(sampler)
         self._seed = seed
         self._history = History(space, seed)
         self._params: list[dict[str, float]] = []
@@ -79,7 +81,11 @@ class OptunaSearcher:
             optuna.logging.set_verbosity(verbosity)
 
     def _trials(self) -> list[FrozenTrial]:
-        slowest = max((m.latency_s for m in self._history.measurements if m.error is None), default=1.0)
+        known = list(zip(self._history.measurements, self._params, strict=True))
+        slowest = max((m.latency_s for m, _ in known if m.error is None), default=1.0)
+        if self._told is not None and len(known) > self._told:
+            newest = known[-self._told // 2 :]
+            known = sorted(known[: -len(newest)], key=lambda k: k[0].latency_s)[: len(newest)] + newest
         return [
             optuna.trial.create_trial(
                 state=TrialState.COMPLETE,
@@ -87,7 +93,7 @@ class OptunaSearcher:
                 distributions=dict.fromkeys(params, _UNIT),
                 value=math.log(m.latency_s if m.error is None else FAILED * slowest),
             )
-            for m, params in zip(self._history.measurements, self._params, strict=True)
+            for m, params in known
         ]
 
     def _decide(self, trial: Trial) -> Draft:

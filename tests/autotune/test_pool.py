@@ -153,7 +153,7 @@ def test_the_pool_is_whole_within_a_second(pool: Pool, who: str) -> None:
             if who == "builder":
                 assert isinstance(builder.process.ask(Probe(), LIMITS.run_s), MeasureError)
                 builder.end_runner()
-                pool.family.renew(builder)
+                pool.family.restore(builder)
             else:
                 assert isinstance(runner.ask(Probe(), LIMITS.run_s), MeasureError)
             assert isinstance(pool.family.runner(builder).ask(Probe(), LIMITS.run_s), Done)

@@ -21,6 +21,7 @@ from db.store import Store
 from search.errors import InvalidCandidate
 from search.problem import Candidate, Conditions, ErrorKind, Hardware, MeasureError, Measurement, Workload
 from search.searchers import SEARCHERS
+from search.searchers.random import RandomSearcher
 from search.spaces.table import TableSpace
 
 WORK = Workload("00ff", "made up", (), 0, 0.0, 1, "")
@@ -188,6 +189,41 @@ def test_kernel_tuner_runs_beside_ours() -> None:
     steps = run(recorded, 0)
     assert [s.at_s for s in steps] == [1.0 + n for n in range(len(steps))]  # each candidate counts once
     assert len(steps) > 10
+
+
+def test_a_run_of_kernel_tuner_is_told_nothing_by_those_before_it() -> None:
+    """Its space remembers neighbours that were asked for, and would propose those to the next run."""
+    recorded = recording(12)
+    (run,) = strategies(("simulated_annealing",)).values()
+    first, _, again = (best_so_far(recorded, run(recorded, seed)) for seed in (0, 1, 0))
+    assert first.tolist() == again.tolist()
+
+
+def test_random_search_is_the_same_there_and_here() -> None:
+    """Both are charged and judged alike: their mean scores differ by no more than chance."""
+    recorded, (theirs,) = recording(12, failing=3), strategies(("random_sample",)).values()
+    searches = (theirs, lambda r, seed: search("random", r, seed))
+    scores = np.array(
+        [[p_score(recorded, best_so_far(recorded, s(recorded, n))) for n in range(60)] for s in searches]
+    )
+    noise = np.sqrt((scores.var(axis=1, ddof=1) / scores.shape[1]).sum())
+    assert abs(scores[0].mean() - scores[1].mean()) < 3 * noise
+
+
+def test_the_first_candidates_come_one_by_one() -> None:
+    sizes: list[int] = []
+
+    class Watched(RandomSearcher):
+        def suggest(self, n: int) -> list[Candidate]:
+            sizes.append(n)
+            return super().suggest(n)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SEARCHERS, "random", lambda space, scorers, seed: Watched(space, seed))
+        search("random", line(*(float(n) for n in range(1, 301))), 0)
+    assert sizes[:4] == [1, 1, 1, 1]
+    assert sizes == sorted(sizes)
+    assert max(sizes) >= 4
 
 
 def test_the_command(file: Path, tmp_path: Path) -> None:

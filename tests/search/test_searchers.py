@@ -230,6 +230,32 @@ def test_places_go_to_the_arm_that_brings_most() -> None:
     assert places["beam"] > 2000 * 0.02 * 0.5  # the floor
 
 
+def test_the_first_candidates_lie_far_apart() -> None:
+    def apart(name: str, seed: int) -> float:
+        searcher, found = (
+            SEARCHERS[name](made_up.wide(), Scorers(Ignorant(), Ignorant()), seed),
+            list[Candidate](),
+        )
+        for _ in range(6):
+            found += searcher.suggest(1)
+            searcher.update([measure(found[-1])])
+        return float(
+            np.mean([differences(a.choices, b.choices) for i, a in enumerate(found) for b in found[:i]])
+        )
+
+    assert min(apart("cascade", s) for s in range(5)) > np.mean([apart("random", s) for s in range(5)])
+
+
+def test_a_leap_ends_beyond_the_neighbours() -> None:
+    space, rng = made_up.huge(), np.random.default_rng(0)
+    start = space.sample(rng)
+    searcher = CascadeSearcher(space, Oracle(), seed=0)
+    leaps = list(searcher._leaps([start], 4, {}, rng))
+    assert np.median([differences(start, leap) for leap in leaps]) >= 2
+    gain = [quality(leap) - quality(start) for leap in leaps]
+    assert np.mean(gain[:8]) > np.mean(gain[-8:])  # by the scorer's guess, best first
+
+
 class Verifier:
     """Of realized candidates it likes those with a small third knob, which the oracle does not."""
 
