@@ -56,7 +56,7 @@ def test_every_tile_computes_the_direct_sum(shape: tuple[int, ...], outputs: int
     task = next(t for t in model.tasks if "winograd" in t.name)
     space, rng = WinogradSpace(task.workload, TARGET), np.random.default_rng(0)
     expected = net.double()(x.double()).detach().numpy()
-    for draft in [space.first(), space.sample(rng), space.sample(rng)]:
+    for draft in [space.first(), space.sample(rng)]:
         trace = space.realize(draft, rng).trace
         machine = relax.VirtualMachine(compile_model(model, {task.workload.hash: trace}, TARGET), tvm.cpu())
         (found,) = _tensors(machine["main"](tvm.runtime.tensor(x.numpy())))
