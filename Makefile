@@ -43,6 +43,7 @@ lint: setup-dev
 bench: setup-bench
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.search --seeds 1
+	$(BIN)/python -m benchmarks.vendor
 	$(BIN)/python -m benchmarks.models
 
 docs: setup-dev

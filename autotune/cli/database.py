@@ -66,7 +66,8 @@ def stats(db: options.Database = None, json: options.Json = False) -> None:
         if found.size_bytes is not None:
             screen.print(f"size: {found.size_bytes / 1e6:.1f} MB")
         screen.print("failures: " + (", ".join(f"{n} {k}" for k, n in found.failures.items()) or "none"))
-        screen.print("hardware: " + ("; ".join(map(str, found.hardware)) or "none"))
+        hardware = (f"{h.name}, {h.cores} cores" for h in found.hardware)
+        screen.print("hardware: " + ("; ".join(hardware) or "none"))
 
 
 @app.command()

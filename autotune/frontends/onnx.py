@@ -4,6 +4,7 @@ TVM imports a graph whose reshapes are computed in the graph only if somebody fo
 basic optimisations do, and they fold batch norms into convolutions as well.
 """
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -178,7 +179,8 @@ def _refusal(
     Args:
         sized: Sizes were given to it.
     """
-    text = last_line(error).rpartition("fixed.onnx failed:")[2]  # which is a file of ours
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", last_line(error))
+    text = text.rpartition("fixed.onnx failed:")[2]  # a file of ours
     own = {(f.domain, f.name) for f in model.functions}
     missing = {
         f"{n.domain}::{n.op_type}".removeprefix("::")

@@ -1,5 +1,6 @@
 """PyTorch: modules and exported programs."""
 
+import gc
 import traceback
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -134,6 +135,7 @@ def _import(program: torch.export.ExportedProgram, name: str) -> tvm.IRModule:
             )
         except Exception as error:
             text = f"{_operator(error)}: {last_line(error)}"
+        gc.collect()  # what failed makes a remark when it goes
     raise UnsupportedModel(f"{name}: TVM cannot import {text}")
 
 

@@ -78,6 +78,19 @@ def test_mistakes(tmp_path: Path, arguments: list[str], code: int, words: list[s
     assert all(w in said for w in words), said
 
 
+def test_a_missing_model_is_reported_before_anything_heavy_is_imported() -> None:
+    code = (
+        "import sys\nfrom autotune.cli.app import app\nfrom autotune.errors import ModelNotFound\n"
+        "from typer.testing import CliRunner\n"
+        "for command in ('run', 'tasks', 'compile', 'bench'):\n"
+        "    assert isinstance(CliRunner().invoke(app, [command, 'none.onnx']).exception, ModelNotFound)\n"
+        "heavy = {'torch', 'tvm', 'onnx', 'numpy', 'sqlalchemy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_mistakes_as_json(tmp_path: Path) -> None:
     done = call("run", "resnet19", "--json", env={"AUTOTUNE_DB": str(tmp_path / "none.db")})
     assert list(tmp_path.iterdir()) == []  # a mistake costs neither a database nor the time to probe

@@ -190,6 +190,87 @@ def test_unsupported_operator_is_named(tmp_path: Path) -> None:
         load_model(str(path))
 
 
+def test_operators_that_onnx_does_not_have_are_named(tmp_path: Path) -> None:
+    node = helper.make_node("Frobnicate", ["x"], ["y"])
+    path = save_onnx(tmp_path / "custom.onnx", [node], {"x": [1, 3]}, "y")
+    model = onnx.load(path)
+    model.graph.node[0].domain = "my.ops"
+    model.opset_import.append(helper.make_opsetid("my.ops", 1))
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedModel, match=r"my\.ops::Frobnicate"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        (helper.make_sequence_type_proto(helper.make_tensor_type_proto(1, [1, 3])), "sequence"),
+        (helper.make_optional_type_proto(helper.make_tensor_type_proto(1, [1, 3])), "optional"),
+        (helper.make_tensor_type_proto(onnx.TensorProto.STRING, [1, 3]), "string"),
+    ],
+)
+def test_inputs_that_are_no_tensors_of_numbers(tmp_path: Path, kind: onnx.TypeProto, word: str) -> None:
+    path = relu(tmp_path, [1, 3])
+    model = onnx.load(path)
+    model.graph.input[0].type.CopyFrom(kind)
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedModel, match=f"input x is of type {word}"):
+        load_model(path)
+
+
+def test_an_input_without_a_shape(tmp_path: Path) -> None:
+    path = relu(tmp_path, [])
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+    onnx.save(model, path)
+    with pytest.raises(DynamicInput, match="--input x="):
+        load_model(path)
+    assert run_untuned(load_model(path, {"x": (2, 3)})) == 0.0
+
+
+def test_sizes_that_the_operators_do_not_take(tmp_path: Path) -> None:
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    weight = np.ones((4, 5), np.float32)
+    path = save_onnx(tmp_path / "matmul.onnx", [node], {"x": ["n", "k"]}, "y", w=weight)
+    with pytest.raises(BadInput, match=r"x=2x3.*MatMul"):
+        load_model(str(path), {"x": (2, 3)})
+
+
+def test_sizes_that_depend_on_what_inputs_hold(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("NonZero", ["x"], ["i"]),
+        helper.make_node("Cast", ["i"], ["y"], to=onnx.TensorProto.FLOAT),
+    ]
+    path = save_onnx(tmp_path / "nonzero.onnx", nodes, {"x": [4, 4]}, "y")
+    with pytest.raises(UnsupportedModel, match=r"relax\.nonzero"):
+        lower(load_model(str(path)), TARGET)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_operator_that_pytorch_s_importer_refuses_is_named(dtype: torch.dtype) -> None:
+    module, inputs = torch.nn.Linear(8, 4).to(dtype), (torch.zeros(2, 8, dtype=dtype),)
+    with pytest.raises(UnsupportedModel, match=rf"aten\.addmm.* of {str(dtype).removeprefix('torch.')}"):
+        load_module(module, inputs)
+
+
+def test_more_than_memory_holds_is_not_tried(tmp_path: Path) -> None:
+    module, inputs = tiny()
+    batch = torch.export.Dim("batch", min=1)
+    two = (inputs[0].repeat(2, 1, 1, 1),)
+    program = torch.export.export(module, two, dynamic_shapes=({0: batch},))
+    torch.export.save(program, tmp_path / "open.pt2")
+    for model in (relu(tmp_path, ["n", 3]), str(tmp_path / "open.pt2"), "mlp"):
+        with pytest.raises(BadInput, match=r"need .* GB of memory, this machine has .* GB"):
+            load_model(model, batch=10**12)
+
+
+def test_remarks_of_tvm_stay_off_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    node = helper.make_node("Gather", ["x", "i"], ["y"])
+    path = save_onnx(tmp_path / "gather.onnx", [node], {"x": [4, 4]}, "y", i=np.array([0, 2]))
+    lower(load_model(str(path)), TARGET)
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("name", ["missing.onnx", "resnet19", "."])
 def test_what_is_not_there_is_named_with_what_is(name: str) -> None:
     with pytest.raises(ModelNotFound, match="squeezenet"):

@@ -19,11 +19,11 @@ from kernels import TARGET, copy, matmul, workload
 from tvm import te
 
 from autotune.hardware import usable_cpus
-from autotune.measure.family import ReferenceFailed
+from autotune.measure.family import KNOWN, ReferenceFailed
 from autotune.measure.limits import Limits
 from autotune.measure.pool import Pool
-from autotune.measure.process import WorkersFailed
-from autotune.measure.protocol import Done, Probe, Reply
+from autotune.measure.process import Process, WorkersFailed
+from autotune.measure.protocol import Build, Done, Fork, Probe, Reply, Request
 from autotune.measure.sequential import PairedTest
 from autotune.target import canonical
 from search.problem import Cache, Candidate, ErrorKind, MeasureError, Measurement
@@ -129,15 +129,14 @@ def test_a_process_killed_from_outside_is_replaced(pool: Pool, who: str) -> None
 
 
 def test_processes_killed_in_the_midst(pool: Pool) -> None:
-    """Whichever it hits: at most the candidate at hand is lost."""
+    """Whichever it hits: the candidate at hand has another chance."""
     for depth in range(1, 4):
         results = pool.measure(WORK, candidates(12))
         first = next(results)
         below = psutil.Process(pool.family.root.pid).children(recursive=True)
         below[min(depth, len(below) - 1)].kill()
         errors = [m.error for m in (first, *results)]
-        assert len(errors) == 12
-        assert sum(e is not None for e in errors) <= 1
+        assert errors == [None] * 12
     assert all(m.error is None for m in measure(pool, {}))
 
 
@@ -159,6 +158,54 @@ def test_the_pool_is_whole_within_a_second(pool: Pool, who: str) -> None:
             assert isinstance(pool.family.runner(builder).ask(Probe(), LIMITS.run_s), Done)
             taken_s.append(time.monotonic() - started)
     assert min(taken_s) < 1
+
+
+def test_what_a_bad_build_takes_along_depends_on_how_many_there_were(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where builders often die, what they have compiled is kept; where they never did, not even copied."""
+    asked: list[Request] = []
+    send = Process.send
+
+    def noted(process: Process, request: Request) -> None:
+        asked.append(request)
+        send(process, request)
+
+    monkeypatch.setattr(Process, "send", noted)
+    builds = pool.family.home(WORK).builds
+    builds.extend([1.0] * KNOWN)
+    measure(pool, {}, count=12)
+    copies = sum(isinstance(r, Fork) for r in asked)
+    asked.clear()
+    builds.extend([None] * KNOWN)
+    results = measure(pool, {8: "build-crash", 11: "build-crash"}, count=12)
+    assert [n for n, m in enumerate(results) if m.error] == [8, 11]
+    assert sum(isinstance(r, Build) for r in asked) == 12
+    assert sum(isinstance(r, Fork) for r in asked) > copies + 2
+
+
+def test_time_in_which_others_had_the_core_does_not_count(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pool.family.builders(pool.family.home(WORK), usable_cpus()[:1]) as (builder,):
+        runner = pool.family.runner(builder)
+        waited_ns = iter([0, 2_000_000_000])
+        monkeypatch.setattr(Path, "read_text", lambda path: f"0 {next(waited_ns)} 0")
+        runner.send(Probe())
+        time.sleep(0.01)
+        assert -2 < runner.spent_s() < 0
+        monkeypatch.undo()
+        assert isinstance(runner.receive(LIMITS.run_s), Done)
+
+
+def test_limits_follow_what_is_known() -> None:
+    limits = Limits()
+    assert limits.build_limit_s([0.1] * 7) == limits.build_s
+    assert limits.build_limit_s([0.01] * 8) == limits.least_build_s
+    assert limits.build_limit_s([0.1] * 90 + [0.5] * 10) == pytest.approx(3 * 0.5)
+    assert limits.build_limit_s([9.0] * 20) == limits.build_s
+    assert limits.first_run_s(WORK, ()) == limits.run_s
+    assert 0.04 < limits.first_run_s(WORK, (1e-3,)) - limits.least_run_s < 0.041
 
 
 @pytest.mark.slow

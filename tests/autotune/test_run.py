@@ -70,6 +70,14 @@ def test_compile_measures_nothing_and_gives_the_same(
     assert np.array_equal(again(inputs[0].numpy())[0], tuned[0](inputs[0].numpy())[0])
 
 
+def test_compiling_takes_no_more_than_to_read(
+    tuned: tuple[autotune.CompiledModel, str], tmp_path: Path
+) -> None:
+    module, inputs = tiny()
+    again = autotune.compile(module, inputs, db=f"sqlite:///{tuned[1]}?mode=ro", out=tmp_path / "out")
+    assert [t.winner for t in again.tasks] == [t.winner for t in tuned[0].tasks]
+
+
 def test_a_second_run_goes_on_from_the_records(
     tuned: tuple[autotune.CompiledModel, str], tmp_path: Path
 ) -> None:

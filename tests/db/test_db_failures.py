@@ -44,7 +44,7 @@ def files(folder: Path) -> dict[str, str]:
 
 def test_exit_codes_are_distinct() -> None:
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, AutotuneError)]
-    assert sorted(c.exit_code for c in classes if c is not AutotuneError) == [*range(20, 31), 32, 33]
+    assert sorted(c.exit_code for c in classes if c is not AutotuneError) == [*range(20, 31), 32, 33, 34]
 
 
 def test_opening_and_reading_change_no_byte(file: Path) -> None:
@@ -209,6 +209,19 @@ def test_server_that_does_not_answer(url: str) -> None:
         with pytest.raises(errors.DatabaseUnreachable, match=r"(?s)127\.0\.0\.1.*Check that") as caught:
             act(url.format("postgresql"))
         assert "s3cret" not in str(caught.value)
+
+
+def test_server_without_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(errors.DatabaseUnreachable, match=r"autotune-tensor\[postgres\]"):
+        Store.open("postgresql://me:s3cret@127.0.0.1:1/db")
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_server() -> None:
+    cause = sqlite3.OperationalError("disk I/O error")
+    cause.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+    with pytest.raises(errors.DiskFailed, match="full or failing"), translated("here"):
+        raise DBAPIError("SELECT", {}, cause)
 
 
 def test_server_without_that_database(postgres: PostgresServer) -> None:
