@@ -423,7 +423,8 @@ def compare(
     rates = [layer.gflop / statistics.median(s) for s in samples]
     return {
         "layer": str(layer), "ours": us.name, "vendor": pair[1].name, "gflops": rates, "ratio": ratio,
-        "interval": [low, high], "samples_s": samples, "calls_s": [side.call_s for side in pair], "disturbed": disturbed / (2 * rounds),
+        "interval": [low, high], "samples_s": samples, "calls_s": [side.call_s for side in pair],
+        "disturbed": disturbed / (2 * rounds),
     }  # fmt: skip
 
 
