@@ -207,7 +207,7 @@ def _entry(task: Task, choice: _Choice, session: Session) -> TaskEntry:
         best_s=choice.best_s,
         before_s=proof.before_s if proof else (),
         after_s=won.after_s if won else proof.before_s if proof else (),  # plain loops stay as they were
-        cache=proof.cache.value if proof and proof.before_s else None,
+        cache=proof.cache if proof and proof.before_s else None,
         p_faster=won.p_faster if won else None,
         max_error=won.max_error if won else None,
         tolerance=won.tolerance if won else None,

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from autotune.errors import ArtifactError
+from search.problem import Cache
 
 MANIFEST_NAME = "manifest.json"
 LIBRARY_NAME = "model.so"
@@ -73,7 +74,7 @@ class TaskEntry(_Frozen):
     best_s: float | None = None
     before_s: tuple[float, ...] = ()
     after_s: tuple[float, ...] = ()
-    cache: Literal["warm", "cold"] | None = None
+    cache: Cache | None = None
     p_faster: tuple[float, float, float] | None = None
     max_error: float | None = None
     tolerance: float | None = None

@@ -14,7 +14,7 @@ from autotune.measure.pool import Pool
 from autotune.profile import Profile
 from autotune.session import Session
 from autotune.tuner import Budget, Observer, Progress, Tuner
-from autotune.winners import deciding_cache, verify_winners
+from autotune.winners import verify_winners
 from db.values import Run, RunSpec, RunStatus
 from search.errors import AutotuneError
 from search.problem import Task
@@ -94,8 +94,7 @@ def run_model(
         began = time.monotonic()
         with Pool(conditions.target, conditions.threads, profile=profile) as pool:
             progress = tuner.run(run, pool)
-            cache = deciding_cache(model.constant_bytes, conditions.hardware)
-            verify_winners(tasks, store, conditions, pool, run.id, cache, say)
+            verify_winners(tasks, store, conditions, pool, run.id, model.moved_bytes, say)
         noise = tuple(NoiseEntry(at_s=p.at_s - began, drift=p.drift) for p in pool.noise.points)
         entry = _run_entry(run.id, options.seed, progress, noise, profile.seconds())
         manifest = deliver(model, session, folder, entry, say)

@@ -7,11 +7,12 @@ from autotune.measure.protocol import Done
 from autotune.measure.sequential import Outcome
 from db.store import Store
 from search.problem import (
+    BACK_TO_BACK,
+    Between,
     Cache,
     Candidate,
     Conditions,
     ErrorKind,
-    Hardware,
     MeasureError,
     Measurement,
     Task,
@@ -32,7 +33,7 @@ def verify_winners(
     conditions: Conditions,
     pool: Pool,
     run_id: int,
-    cache: Cache = Cache.WARM,
+    read_bytes: int = 0,
     observe: Callable[[str], None] = lambda text: None,
 ) -> None:
     """Finds the winner of each task among its best candidates and verifies it; results go to the store.
@@ -41,10 +42,10 @@ def verify_winners(
     tried again; what was only not faster than plain loops gets another chance.
 
     Args:
-        cache: State of the caches in which candidates are compared; see ``deciding_cache``.
+        read_bytes: What the rest of the model reads between two runs of a kernel; 0 leaves caches warm.
     """
     for task in tasks:
-        _Contest(task, store, conditions, pool, run_id, cache, observe).hold()
+        _Contest(task, store, conditions, pool, run_id, between(task, read_bytes), observe).hold()
 
 
 class _Contest:
@@ -57,7 +58,7 @@ class _Contest:
         conditions: Conditions,
         pool: Pool,
         run_id: int,
-        cache: Cache,
+        between: Between,
         observe: Callable[[str], None],
     ) -> None:
         self._task = task
@@ -65,7 +66,7 @@ class _Contest:
         self._conditions = conditions
         self._pool = pool
         self._run_id = run_id
-        self._cache = cache
+        self._between = between
         self._observe = observe
 
     def hold(self) -> None:
@@ -78,7 +79,7 @@ class _Contest:
             if standing and champion == standing[0].candidate:
                 return
             self._observe(f"verifying {self._task.name}")
-            verification = verify(self._task.workload, champion, self._pool, self._run_id, self._cache)
+            verification = verify(self._task.workload, champion, self._pool, self._run_id, self._between)
             if verification is None:
                 continue
             self._store.add_verification(self._run_id, self._conditions, verification)
@@ -99,22 +100,21 @@ class _Contest:
         if challenger == champion:
             return False
         self._observe(f"comparing the best of {self._task.name}")
-        test = self._pool.compare(self._task.workload, challenger, champion, self._run_id, self._cache)
+        test = self._pool.compare(self._task.workload, challenger, champion, self._run_id, self._between)
         return not isinstance(test, MeasureError) and test.outcome is Outcome.FIRST
 
 
-def deciding_cache(constant_bytes: int, hardware: Hardware) -> Cache:
-    """State of the caches that a model's kernels find when it runs over and over.
+def between(task: Task, read_bytes: int) -> Between:
+    """What a model that runs over and over does between two runs of a kernel of its own.
 
-    Weights are read once a run: where all of them fit into the last-level cache, each kernel finds its own
-    there; where they do not, the others have driven them out. ``benchmarks/share.py`` compares.
+    The other kernels read their weights; the one before writes this one's inputs. ``benchmarks/share.py``
+    compares this with caches that are warm, and with cold ones.
     """
-    sizes = hardware.features.get("cache_bytes", {}).values()
-    return Cache.COLD if sizes and constant_bytes > max(sizes) else Cache.WARM
+    return Between(Cache.MODEL, read_bytes, task.passed) if read_bytes else BACK_TO_BACK
 
 
 def verify(
-    workload: Workload, candidate: Candidate, pool: Pool, seed: int, cache: Cache
+    workload: Workload, candidate: Candidate, pool: Pool, seed: int, between: Between
 ) -> Verification | None:
     """Compares a candidate with the reference and with plain loops: outputs, then paired times.
 
@@ -127,14 +127,14 @@ def verify(
     if error > allowed:
         text = f"wrong output: error {error:.2e}, tolerance {allowed:.2e}"
         return Verification(candidate, False, error, allowed, text=text)
-    test = pool.compare(workload, candidate, None, seed, cache)
+    test = pool.compare(workload, candidate, None, seed, between)
     if isinstance(test, MeasureError):
         return _failure(candidate, test)
     seen = test.comparison()
     faster = test.outcome is Outcome.FIRST
     return Verification(
         candidate, True, error, allowed, tuple(test.second_s), tuple(test.first_s), faster,
-        (seen.p_faster, seen.low, seen.high), "" if faster else "not faster than plain loops", cache,
+        (seen.p_faster, seen.low, seen.high), "" if faster else "not faster than plain loops", between.cache,
     )  # fmt: skip
 
 

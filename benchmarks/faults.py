@@ -2,7 +2,8 @@
 
     python -m benchmarks.faults --candidates 1000
 
-Clean and faulty hundreds take turns, so that both see the same machine. While faulty ones are measured, a
+Clean and faulty hundreds take turns, each in a pool of its own, so that both see the same machine and neither
+learns from the other. While faulty ones are measured, a
 process of the pool is killed from outside now and then. Printed: whether each row is right, how fast the good
 ones went through, and the longest wait between two rows. A row may also say that time was over if the same
 candidate, without a fault, came near the limit or ran into it. Writes ``benchmarks/results/faults.json``.
@@ -145,13 +146,17 @@ def campaign(kernel: str, count: int, console: Console) -> dict[str, Any]:
         "wait_s": 0.0,
         "memory_mb": [],
     }
-    with Pool(canonical(target), usable_cores(), worker_module="faulty_worker") as pool:
-        rows, _, _ = measured(pool, workload, candidates[:32], ())  # what a tuner knows after a round
+    with (
+        Pool(canonical(target), usable_cores()) as quiet,
+        Pool(canonical(target), usable_cores(), worker_module="faulty_worker") as pool,
+    ):
+        for each in (pool, quiet):
+            rows, _, _ = measured(each, workload, candidates[:32], ())  # what a tuner knows after a round
         rival_s = min(rows, key=lambda m: m.latency_s).samples_s
         killed = 0
         for start in track(range(0, count, CHUNK), "measuring", console=console, transient=True):
             chunk = candidates[start : start + CHUNK]
-            rows, seconds, _ = measured(pool, workload, chunk, rival_s)
+            rows, seconds, _ = measured(quiet, workload, chunk, rival_s)
             found["clean"][0] += sum(m.error is None for m in rows)
             found["clean"][1] += seconds
             near = slow(rows, rival_s)

@@ -5,20 +5,21 @@
 
 For each artifact in OUT and each of its tuned kernels: the time of one call inside the running model (the
 virtual machine tells when each call begins and ends), and that of the kernel alone as winners are timed, in
-both states of the caches. The model runs before and after each such timing, so that a machine whose speed
-changes from second to second does so for both; the median of REPEATS counts. Prints the median over the
-kernels of the error. Writes ``OUT/share.json``.
+each state of the caches. The model runs before and after each such timing; where its two times differ, the
+machine's speed changed meanwhile, and all three are taken again. The median of REPEATS counts. Prints the
+median over the kernels of the error. Writes ``OUT/share.json``.
 """
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,11 +28,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from search.problem import Cache
+from search.problem import BACK_TO_BACK, COLD, Cache
 
 REPEATS = 2
+TRIES = 6  # to find the machine at one speed before and after
+STEADY = 0.1  # that the kernel's times before and after may differ by, as a share of their mean
 RUNS = 8  # of the model, each time
-CALLBACK_S = 2e-6  # what being told costs: not a kernel's share
+IDLE = "vm.builtin.null_value"  # takes what being told of a call costs: not a kernel's share
 
 
 class Inside:
@@ -53,12 +56,12 @@ class Inside:
         self._process.kill()
         self._process.wait()
 
-    def seconds(self) -> dict[str, float]:
-        """Median seconds of one call of each function."""
+    def share(self, names: Sequence[str]) -> float:
+        """Median seconds of a call, mean over some functions; NaN where compiling did away with them."""
         assert self._process.stdin and self._process.stdout
         print(file=self._process.stdin, flush=True)
         found: dict[str, float] = json.loads(self._process.stdout.readline())
-        return found
+        return statistics.mean([found[n] for n in names if n in found] or [math.nan])
 
 
 def serve(folder: Path) -> None:
@@ -83,7 +86,7 @@ def serve(folder: Path) -> None:
         if before:
             began = time.perf_counter()
         else:
-            taken[name].append(time.perf_counter() - began - CALLBACK_S)
+            taken[name].append(time.perf_counter() - began)
         return 0
 
     machine.set_instrument(instrument)
@@ -92,12 +95,8 @@ def serve(folder: Path) -> None:
         taken.clear()
         for _ in range(RUNS):
             machine["main"](*tensors)
-        print(json.dumps({name: statistics.median(s) for name, s in taken.items()}), flush=True)
-
-
-def share_of(seconds: Mapping[str, float], functions: Mapping[str, str], workload: str) -> float:
-    """Mean over the functions that are this workload."""
-    return statistics.mean(s for name, s in seconds.items() if functions.get(name) == workload)
+        median_s = {name: statistics.median(s) for name, s in taken.items()}
+        print(json.dumps({name: s - median_s[IDLE] for name, s in median_s.items()}), flush=True)
 
 
 def compare(name: str, folder: Path, console: Console) -> dict[str, dict[str, list[float]]]:
@@ -107,7 +106,7 @@ def compare(name: str, folder: Path, console: Console) -> dict[str, dict[str, li
     from autotune.measure.pool import Pool
     from autotune.measure.sequential import PairedTest
     from autotune.session import open_session
-    from autotune.winners import winner_of
+    from autotune.winners import between, winner_of
 
     found: dict[str, dict[str, list[float]]] = {c.value: {} for c in Cache}
     with open_session(str(folder / "autotune.db"), None, None, probe=False) as session:
@@ -115,18 +114,24 @@ def compare(name: str, folder: Path, console: Console) -> dict[str, dict[str, li
         threads = session.conditions.threads
         with Pool(session.conditions.target, threads) as pool, Inside(folder, threads) as inside:
             for task in track(model.tasks, f"timing kernels of {name}", console=console, transient=True):
-                if (won := winner_of(task, session.store, session.conditions)) is None:
+                won = winner_of(task, session.store, session.conditions)
+                names = [n for n, hash_ in model.functions.items() if hash_ == task.workload.hash]
+                if won is None or math.isnan(inside.share(names)):
                     continue
-                hash_ = task.workload.hash
-                for cache in Cache:
-                    ratios = []
-                    for repeat in range(REPEATS):
-                        around = [share_of(inside.seconds(), model.functions, hash_)]
-                        test = pool.compare(task.workload, won[0].candidate, won[0].candidate, repeat, cache)
-                        around.append(share_of(inside.seconds(), model.functions, hash_))
+                for state in (BACK_TO_BACK, COLD, between(task, model.moved_bytes)):
+                    steady, unsteady = list[list[float]](), list[list[float]]()
+                    for repeat in range(TRIES):
+                        before_s = inside.share(names)
+                        test = pool.compare(task.workload, won[0].candidate, won[0].candidate, repeat, state)
+                        after_s = inside.share(names)
                         if isinstance(test, PairedTest):
-                            ratios.append(statistics.median(test.first_s) / statistics.mean(around))
-                    found[cache.value][task.name] = [statistics.median(ratios), statistics.mean(around)]
+                            inside_s, same = (before_s + after_s) / 2, abs(before_s - after_s)
+                            found_s = [statistics.median(test.first_s) / inside_s, inside_s]
+                            (steady if same < STEADY * inside_s else unsteady).append(found_s)
+                        if len(steady) == REPEATS:
+                            break
+                    taken = zip(*(steady or unsteady), strict=True)
+                    found[state.cache.value][task.name] = [statistics.median(x) for x in taken]
     return found
 
 
@@ -142,7 +147,7 @@ def main() -> None:
         return
     console = Console()
     table = Table(box=None, title="a kernel alone against its share in the model")
-    for column in ("model", "kernels", "inside ms", "warm: error", "all", "cold: error", "all"):
+    for column in ("model", "kernels", "inside ms", *(t for c in Cache for t in (f"{c}: error", "all"))):
         table.add_column(column, justify="right")
     results: dict[str, Any] = {}
     for name in options.models.split(","):

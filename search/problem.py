@@ -69,11 +69,19 @@ class Task:
     Attributes:
         name: Unique in its model, such as ``fused_conv2d3_add_relu``.
         weight: How many times the model runs it.
+        passed: Positions of the arguments that kernels pass on: its outputs, and the inputs that are no
+            weights.
     """
 
     name: str
     workload: Workload
     weight: int
+    passed: tuple[int, ...] = field(default=(), compare=False)
+
+    @property
+    def passed_bytes(self) -> int:
+        """Of the arguments in ``passed``."""
+        return sum(self.workload.args[n].bytes for n in self.passed)
 
 
 @dataclass(frozen=True)
@@ -213,7 +221,27 @@ class Cache(StrEnum):
     """What the caches hold when a timed run begins."""
 
     WARM = "warm"  # what the run before left there
-    COLD = "cold"  # nothing of this kernel: more than all caches hold was read and written since
+    COLD = "cold"  # nothing of this kernel: more than all caches hold was read since
+    MODEL = "model"  # what the rest of a model leaves there
+
+
+@dataclass(frozen=True)
+class Between:
+    """What happens between two timed runs of a kernel, and so what the caches hold.
+
+    Attributes:
+        read_bytes: Of other memory, read by all threads.
+        written: Positions of the arguments that are then written: inputs, as the kernel before would, and
+            outputs, for they go where another kernel's lay not long ago.
+    """
+
+    cache: Cache = Cache.WARM
+    read_bytes: int = 0
+    written: tuple[int, ...] = ()
+
+
+BACK_TO_BACK = Between()
+COLD = Between(Cache.COLD, 1 << 62)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ packed in the order in which they are read, and neighbouring operators are fused
 distinct function is a task.
 """
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, field
 
 import tvm
@@ -61,6 +61,13 @@ class Model:
         return sum(sizes)
 
     @property
+    def moved_bytes(self) -> int:
+        """About what a run touches: all weights, and what the kernel that passes on most does; 0 if alone."""
+        if sum(t.weight for t in self.tasks) < 2:
+            return 0
+        return self.constant_bytes + max((t.passed_bytes for t in self.tasks), default=0)
+
+    @property
     def hash(self) -> str:
         """Identity for tuning: what is computed on which shapes; the weights' values do not matter."""
         kernels = sorted((t.workload.hash, t.weight) for t in self.tasks)
@@ -90,22 +97,24 @@ def lower(source: SourceModel, target: Target) -> Model:
                 relax.transform.DeadCodeElimination(),
             ]
         )(module)
-    calls = _count_calls(module, source.name)
+    calls = _calls(module, source.name)
     tasks: dict[str, Task] = {}
     functions: dict[str, str] = {}
-    for variable, count in calls.items():
+    for variable, inputs in calls.items():
         workload = workload_from_tir(module[variable], variable)
         functions[variable] = workload.hash
         known = tasks.get(workload.hash)
         name = known.name if known else variable
-        tasks[workload.hash] = Task(name, workload, count + (known.weight if known else 0))
+        weight = len(inputs) + (known.weight if known else 0)
+        outputs = range(len(workload.args) - workload.outputs, len(workload.args))
+        tasks[workload.hash] = Task(name, workload, weight, known.passed if known else (*outputs, *inputs[0]))
     ordered = sorted(tasks.values(), key=lambda t: (-t.workload.flop * t.weight, t.name))
     return Model(source, module, tuple(ordered), functions)
 
 
-def _count_calls(module: tvm.IRModule, name: str) -> Counter[str]:
-    """How often ``main`` calls each TIR function."""
-    calls: Counter[str] = Counter()
+def _calls(module: tvm.IRModule, name: str) -> dict[str, list[tuple[int, ...]]]:
+    """The calls of each TIR function in ``main``: positions of the arguments that are no weights."""
+    calls: dict[str, list[tuple[int, ...]]] = defaultdict(list)
     missing: set[str] = set()
 
     def visit(node: relax.Expr) -> None:
@@ -113,7 +122,9 @@ def _count_calls(module: tvm.IRModule, name: str) -> Counter[str]:
             return
         operator = getattr(node.op, "name", "")
         if operator == "relax.call_tir":
-            calls[node.args[0].name_hint] += 1
+            arguments = enumerate(node.args[1])
+            inputs = tuple(i for i, a in arguments if not isinstance(a, tvm.ir.GenericConst))
+            calls[node.args[0].name_hint].append(inputs)
         elif operator.startswith("relax.") and operator not in _RUNTIME_CALLS:
             missing.add(operator)
 

@@ -23,10 +23,12 @@ class Buffer:
 
     Attributes:
         tensor: What a compiled kernel takes that does not check its arguments; bytes, whatever the dtype.
+        lines: The whole lines of a cache in it, 16 int32 each, for kernels of our own.
         array: The same memory for NumPy.
     """
 
     tensor: Any
+    lines: Any
     array: Array
 
     def __init__(self, spec: TensorSpec) -> None:
@@ -63,3 +65,5 @@ class Buffer:
         own = self._whole[self._start : end]
         self.array = own.view(self._dtype).reshape(self._spec.shape)
         self.tensor = tvm.runtime.from_dlpack(own)
+        whole = own[: self.bytes // _ALIGNMENT * _ALIGNMENT]
+        self.lines = tvm.runtime.from_dlpack(whole.view(np.int32).reshape(-1, _ALIGNMENT // 4))

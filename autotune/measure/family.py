@@ -13,7 +13,7 @@ from search.problem import ErrorKind, MeasureError, Workload
 
 REFERENCE_TRIES = 3  # the process may be killed from outside while it computes
 COPY_S = 0.015  # to copy a builder, and to end it in the end
-KNOWN = 64  # builds of a kernel that say what to expect of the next
+KNOWN = 256  # builds of a kernel that say what to expect of the next
 
 
 class ReferenceFailed(AutotuneError):

@@ -25,7 +25,7 @@ from autotune.measure.protocol import UNTUNED, Build, Check, Done, Pairs, Probe,
 from autotune.measure.sequential import PairedTest
 from autotune.measure.turns import Turns
 from autotune.profile import Profile
-from search.problem import Cache, Candidate, ErrorKind, MeasureError, Measurement, Workload
+from search.problem import BACK_TO_BACK, Between, Candidate, ErrorKind, MeasureError, Measurement, Workload
 
 WORKER = "autotune.measure.worker"
 NOISY_TRIES = 2  # of timing in a noisy stretch
@@ -157,7 +157,7 @@ class Pool:
         first: Candidate | None,
         second: Candidate | None,
         seed: int,
-        cache: Cache = Cache.WARM,
+        between: Between = BACK_TO_BACK,
     ) -> PairedTest | MeasureError:
         """Times two candidates (None for the plain loops) in pairs until it is clear which is faster.
 
@@ -174,7 +174,7 @@ class Pool:
                 return error
             for turn in itertools.count():
                 count = min(test.next_pairs, PAIRS_A_PROCESS)
-                request = Pairs(0, 1, count, hash((seed, turn)) & 0x7FFFFFFF, cache)
+                request = Pairs(0, 1, count, hash((seed, turn)) & 0x7FFFFFFF, between)
                 reply = self._ask_runner(builders[turn % 2], request)
                 if not isinstance(reply, Done):
                     return _error(reply)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from search.problem import Cache, MeasureError, Workload
+from search.problem import Between, MeasureError, Workload
 
 UNTUNED = ""
 """In place of a trace: the kernel's plain loops."""
@@ -96,7 +96,7 @@ class Pairs:
     second: int
     count: int
     seed: int
-    cache: Cache
+    between: Between
 
 
 Request = Fork | End | Prepare | Reference | Build | Probe | Run | Time | Check | Pairs

@@ -11,7 +11,7 @@ from autotune.measure.buffers import Buffer
 from autotune.measure.case import Case
 from autotune.measure.check import INPUT_KINDS, Array, poisoned_output, relative_error
 from autotune.measure.protocol import Check, Done, Pairs, Run, Time
-from search.problem import Cache, ErrorKind, MeasureError
+from search.problem import Between, Cache, ErrorKind, MeasureError, TensorSpec
 
 DOUBTFUL = 100.0  # times the tolerance: beyond, no rounding can be the reason
 
@@ -29,15 +29,17 @@ class Runner:
 
     Args:
         built: Compiled candidates by key.
-        flush: The kernel that empties all caches.
+        kernels: Of our own, which put the caches into a state.
     """
 
-    def __init__(self, case: Case, built: dict[int, Any], flush: timing.FixedKernel) -> None:
+    def __init__(self, case: Case, built: dict[int, Any], kernels: timing.FixedKernels) -> None:
         self._case = case
         self._built = built
-        self._flush = flush
+        self._kernels = kernels
         self._inputs = [Buffer(s) for s in case.input_specs]
         self._outputs = [Buffer(s) for s in case.output_specs]
+        self._buffers = [*self._inputs, *self._outputs]
+        self._tensors = [b.tensor for b in self._buffers]
         self._poison = [poisoned_output(s) for s in case.output_specs]
         self._given: list[Array] = []
         self._give(case.inputs)
@@ -113,19 +115,33 @@ class Runner:
         rng = np.random.default_rng(request.seed)
         self._give(self._case.draw("normal", request.seed))
         first, second = self._call(request.first), self._call(request.second)
-        flush = self._flush.bound() if request.cache is Cache.COLD else None
+        before = self._before(request.between)
         taken: list[timing.Pair] = []
         for _ in range(request.count):
             self._move(rng)
-            taken.append(timing.pair(first, second, bool(rng.integers(2)), flush))
+            taken.append(timing.pair(first, second, bool(rng.integers(2)), before))
         return Done(tuple(p.first_s for p in taken), tuple(p.second_s for p in taken))
+
+    def _before(self, between: Between) -> timing.Run | None:
+        """What puts the caches into a state; none where the run before does."""
+        if between.cache is Cache.WARM:
+            return None
+        sweep = self._kernels.sweeping(between.read_bytes)
+        written = [self._buffers[position] for position in between.written]
+        last = Buffer(TensorSpec((16,), "int32"))  # what calls kernels is in the caches again
+
+        def before() -> None:
+            sweep()
+            for buffer in (*written, last):
+                self._kernels.touch(buffer.lines)
+
+        return before
 
     def _call(self, key: int) -> timing.Run:
         function = self._built[key]
-        buffers = [*self._inputs, *self._outputs]
 
         def call() -> None:
-            function(*[b.tensor for b in buffers])
+            function(*self._tensors)
 
         return call
 
@@ -136,8 +152,9 @@ class Runner:
 
     def _move(self, rng: np.random.Generator) -> None:
         """All buffers go to other addresses, the inputs with their values."""
-        for buffer in (*self._inputs, *self._outputs):
+        for buffer in self._buffers:
             buffer.move(rng)
+        self._tensors = [b.tensor for b in self._buffers]
         self._give(self._given)
         self._poison_outputs()
 

@@ -76,17 +76,17 @@ def _goes_on(samples: Sequence[float], taken_s: float, rival_s: Sequence[float])
     return close and len(samples) < CLOSE_SAMPLES and taken_s < CLOSE_S
 
 
-def pair(first: Run, second: Run, swap: bool, flush: Run | None) -> Pair:
+def pair(first: Run, second: Run, swap: bool, before: Run | None) -> Pair:
     """Times two kernels in turn, several times; the median of each counts.
 
     Args:
         swap: Begin with the second.
-        flush: Empties the caches before each run; None leaves them warm.
+        before: Puts the caches into the state wanted before each run; None leaves them warm.
     """
     taken: tuple[list[float], list[float]] = [], []
     sides = list(zip((first, second), taken, strict=True))
     for run, samples in (sides[::-1] if swap else sides) * BURSTS:
-        samples.append(_warm(run) if flush is None else _cold(run, flush))
+        samples.append(_warm(run) if before is None else _after(before, run))
         if sum(map(sum, taken)) > 2 * SLOW_S and all(taken):
             break
     return Pair(statistics.median(taken[0]), statistics.median(taken[1]))
@@ -98,8 +98,8 @@ def _warm(run: Run) -> float:
     return first_s if first_s > SLOW_S else seconds(run, math.ceil(SAMPLE_S / first_s))
 
 
-def _cold(run: Run, flush: Run) -> float:
-    flush()
+def _after(before: Run, run: Run) -> float:
+    before()
     return seconds(run)
 
 
@@ -109,44 +109,84 @@ def probe(run: Run) -> tuple[float, ...]:
     return tuple(seconds(run) for _ in range(PROBES))
 
 
+SLAB = 1 << 20  # bytes that a sweep reads at a time
+_LINE = 16  # floats in a line of a cache
+
+
 @dataclass(frozen=True)
-class FixedKernel:
-    """A compiled kernel of our own, and the shapes of its arguments."""
+class FixedKernels:
+    """Compiled kernels of our own.
 
-    function: Any
-    shapes: tuple[tuple[int, ...], ...]
-
-    def bound(self) -> Run:
-        """With arguments that were written to, so that each page is its own."""
-        arguments = [tvm.runtime.tensor(np.zeros(s, np.float32)) for s in self.shapes]
-        return lambda: self.function(*arguments)
-
-
-def fixed_kernels(
-    build: Callable[[tvm.IRModule], Any], threads: int, cache_bytes: int
-) -> tuple[FixedKernel, FixedKernel]:
-    """The kernel whose time says how quiet the machine is, and the one that empties the caches.
-
-    The first multiplies small matrices on each thread for about a millisecond. The second reads
-    ``cache_bytes`` and writes as many; on all threads, since each core has caches of its own.
+    Attributes:
+        probe: Multiplies small matrices on each thread for about a millisecond: how quiet is the machine?
+        read: Reads a slab of memory on all threads, which drives other data out of their caches.
+        same: Writes lines of a tensor of any size, on all threads, each with what it holds.
+        cache_bytes: Of all caches together.
     """
+
+    probe: Any
+    read: Any
+    same: Any
+    mask: Any
+    threads: int
+    cache_bytes: int
+
+    def probing(self) -> Run:
+        """With arguments that were written to, so that each page is its own."""
+        square = (self.threads, 64, 64)
+        arguments = [_zeros(square) for _ in range(3)]
+        return lambda: self.probe(*arguments)
+
+    def sweeping(self, size: int) -> Run:
+        """Reads ``size`` bytes, at most twice what the caches hold."""
+        slabs = [
+            _zeros((self.threads, SLAB // 4 // self.threads // _LINE, _LINE))
+            for _ in range(-(-min(size, 2 * self.cache_bytes) // SLAB))
+        ]
+        result = _zeros((self.threads, _LINE))
+
+        def run() -> None:
+            for slab in slabs:
+                self.read(slab, result)
+
+        return run
+
+    def touch(self, lines: Any) -> None:
+        """Writes a tensor of int32, shape [n, 16], leaving its values."""
+        self.same(lines, self.mask, lines)
+
+
+def _zeros(shape: tuple[int, ...]) -> Any:
+    return tvm.runtime.tensor(np.zeros(shape, np.float32))
+
+
+def fixed_kernels(build: Callable[[tvm.IRModule], Any], threads: int, cache_bytes: int) -> FixedKernels:
+    """Compiles them."""
     a = te.placeholder((threads, 64, 64), name="a")
     b = te.placeholder((threads, 64, 64), name="b")
     turn, k = te.reduce_axis((0, 24), name="turn"), te.reduce_axis((0, 64), name="k")
     c = te.compute(a.shape, lambda t, i, j: te.sum(a[t, i, k] * b[t, k, j], axis=[turn, k]), name="c")
-    schedule = Schedule(te.create_prim_func([a, b, c]))
-    thread, row, column, *steps = schedule.get_loops(schedule.get_sblock("c"))
-    schedule.reorder(thread, steps[0], row, steps[1], column)
-    schedule.vectorize(column)
-    schedule.parallel(thread)
-    line = te.placeholder((threads, max(1, cache_bytes // threads // 64), 16), name="line")
-    more = te.compute(line.shape, lambda t, i, j: line[t, i, j] + 1.0, name="more")
-    sweep = Schedule(te.create_prim_func([line, more]))
-    thread, _, lane = sweep.get_loops(sweep.get_sblock("more"))
-    sweep.vectorize(lane)
-    sweep.parallel(thread)
-    square, lines = (threads, 64, 64), tuple(int(n) for n in line.shape)
-    return (
-        FixedKernel(build(schedule.mod), (square, square, square)),
-        FixedKernel(build(sweep.mod), (lines, lines)),
-    )
+    probe = Schedule(te.create_prim_func([a, b, c]))
+    thread, row, column, *steps = probe.get_loops(probe.get_sblock("c"))
+    probe.reorder(thread, steps[0], row, steps[1], column)
+    probe.vectorize(column)
+    probe.parallel(thread)
+
+    slab = te.placeholder((threads, SLAB // 4 // threads // _LINE, _LINE), name="slab")
+    line = te.reduce_axis((0, slab.shape[1]), name="line")
+    total = te.compute((threads, _LINE), lambda t, lane: te.sum(slab[t, line, lane], axis=line), name="total")
+    read = Schedule(te.create_prim_func([slab, total]))
+    thread, lane, step = read.get_loops(read.get_sblock("total"))
+    read.reorder(thread, step, lane)
+    read.vectorize(lane)
+    read.parallel(thread)
+
+    lines = te.placeholder((te.var("n", "int64"), _LINE), "int32", name="lines")
+    mask = te.placeholder((_LINE,), "int32", name="mask")
+    same = te.compute(lines.shape, lambda i, lane: lines[i, lane] ^ mask[lane], name="same")
+    touch = Schedule(te.create_prim_func([lines, mask, same]))
+    step, lane = touch.get_loops(touch.get_sblock("same"))
+    touch.vectorize(lane)
+    touch.parallel(step)
+    nothing = tvm.runtime.tensor(np.zeros(_LINE, np.int32))
+    return FixedKernels(build(probe.mod), build(read.mod), build(touch.mod), nothing, threads, cache_bytes)

@@ -80,7 +80,7 @@ class Worker:
         self._case: Case | None = None
         self._runner: Runner | None = None
         cache_bytes = sum(describe_hardware(probe=False).features["cache_bytes"].values()) or UNKNOWN_CACHE
-        self._probe, self._flush = timing.fixed_kernels(self.compile, len(cpus), cache_bytes)
+        self._kernels = timing.fixed_kernels(self.compile, len(cpus), cache_bytes)
 
     def serve(self) -> None:
         """Answers until the connection is closed."""
@@ -125,7 +125,8 @@ class Worker:
             case Build():
                 self.build(request)
             case Probe():
-                return Done(timing.probe(self._bound(self._probe)))
+                bind(self._cpus)
+                return Done(timing.probe(self._kernels.probing()))
             case Run() | Time() | Check() | Pairs():
                 return self.runner.answer(request)
         return Done()
@@ -151,12 +152,8 @@ class Worker:
         """Made when first asked for; from then on this process has threads and cannot be copied."""
         if self._runner is None:
             bind(self._cpus)
-            self._runner = Runner(self.case, self._built, self._flush)
+            self._runner = Runner(self.case, self._built, self._kernels)
         return self._runner
-
-    def _bound(self, kernel: timing.FixedKernel) -> timing.Run:
-        bind(self._cpus)
-        return kernel.bound()
 
     def _fork(self, request: Fork) -> Reply | None:
         handle = reduction.recv_handle(self._connection)

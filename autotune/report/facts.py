@@ -11,6 +11,7 @@ import numpy as np
 from autotune.manifest import Manifest, TaskEntry
 from autotune.report.spread import Estimate, estimate_medians
 from autotune.report.tuning import NoiseFacts, PhaseFacts, find_noise, find_phases
+from search.problem import Cache
 
 NO_REASON = "nothing usable was found"
 
@@ -109,9 +110,9 @@ class Facts:
         return self.manifest.check.max_error <= self.manifest.check.tolerance
 
     @property
-    def caches(self) -> list[str]:
+    def caches(self) -> set[Cache]:
         """In which states of the caches the pairs were timed."""
-        return sorted({t.entry.cache for t in self.tasks if t.entry.cache})
+        return {t.entry.cache for t in self.tasks if t.entry.cache}
 
     @property
     def untuned(self) -> dict[str, list[str]]:

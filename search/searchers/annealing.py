@@ -58,8 +58,8 @@ class AnnealingSearcher:
         rng, taken = self._history.generator(), set[tuple[Choice, ...]]()
         found: list[Candidate] = []
         if self._at is not None and len(self._history.measurements) >= self._settings.start:
-            found = self._history.realize_new(self._moves(self._at.candidate.choices, n, rng), n, taken, rng)
-        return found + self._history.draw_new(n - len(found), taken, rng)
+            found = self._history.realize_new(self._moves(self._at.candidate.choices, n, rng), n, taken)
+        return found + self._history.draw_new(n - len(found), taken)
 
     def _moves(self, start: Draft, n: int, rng: np.random.Generator) -> Iterator[Draft]:
         """One mutation away at first; farther away the more of those near are measured already."""

@@ -14,7 +14,9 @@ was killed goes on as if nothing had happened: its searchers are told what the d
 """
 
 import math
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Protocol
 
@@ -43,6 +45,7 @@ class History:
     def __init__(self, space: Space, seed: int) -> None:
         self._space = space
         self._seed = seed
+        self._barren: set[Draft] = set()  # illegal, or another text for what is measured
         self.measurements: list[Measurement] = []
         self.measured: set[tuple[Choice, ...]] = set()
 
@@ -70,7 +73,6 @@ class History:
         drafts: Iterable[Draft],
         n: int,
         taken: set[tuple[Choice, ...]],
-        rng: np.random.Generator,
         origin: str = "",
     ) -> list[Candidate]:
         """Realizes drafts in order until there are ``n`` that are legal and new; adds them to ``taken``.
@@ -82,20 +84,29 @@ class History:
         for draft in drafts if n > 0 else ():
             if draft in taken or draft in self.measured:
                 continue
-            try:
-                candidate = self._space.realize(draft, rng)
-            except InvalidCandidate:
-                continue
-            if candidate.choices not in taken and candidate.choices not in self.measured:
+            candidate = self._realize(draft)
+            if candidate and candidate.choices not in taken:
                 taken.add(candidate.choices)
                 found.append(replace(candidate, origin=origin) if origin else candidate)
                 if len(found) == n:
                     break
         return found
 
-    def draw_new(self, n: int, taken: set[tuple[Choice, ...]], rng: np.random.Generator) -> list[Candidate]:
+    def _realize(self, draft: Draft) -> Candidate | None:
+        """The draft's candidate, the same whenever it is asked for; None where it is illegal or measured."""
+        if draft in self._barren:
+            return None
+        rng = np.random.default_rng([self._seed, zlib.crc32(repr(draft).encode())])
+        with suppress(InvalidCandidate):
+            candidate = self._space.realize(draft, rng)
+            if candidate.choices not in self.measured:
+                return candidate
+        self._barren.add(draft)
+        return None
+
+    def draw_new(self, n: int, taken: set[tuple[Choice, ...]]) -> list[Candidate]:
         """``n`` candidates at random that are new; fewer where the space has run out of them."""
-        return self.realize_new(self._draws(n), n, taken, rng)
+        return self.realize_new(self._draws(n), n, taken)
 
     def _draws(self, n: int) -> Iterator[Draft]:
         """Drafts at random, so many that a space counts as exhausted where they held nothing new."""

@@ -54,11 +54,11 @@ class BeamSearcher:
         found: list[Candidate] = []
         while len(found) < n:  # a beam's ends differ from those of the one before by the noise
             ends = beam(self._space, self._values, rng, self._settings)
-            new = self._history.realize_new(ends, n - len(found), taken, rng)
+            new = self._history.realize_new(ends, n - len(found), taken)
             if not new:
                 break
             found += new
-        return found + self._history.draw_new(n - len(found), taken, rng)
+        return found + self._history.draw_new(n - len(found), taken)
 
 
 def beam(space: Space, values: Scorer, rng: np.random.Generator, settings: BeamSettings) -> list[Draft]:

@@ -111,15 +111,15 @@ class CascadeSearcher:
         found: list[Candidate] = []
         if not self._history.measurements and self._space.count():
             # Knobs have an order, and what is good is seldom at an end of it.
-            found = self._history.realize_new([middle(self._space)], 1, taken, rng, "middle")
+            found = self._history.realize_new([middle(self._space)], 1, taken, "middle")
         arms = self._arms(wanted, rng)
         if not arms and self._space.count() != 0:
             rest = wanted - len(found)
-            found += self._history.realize_new(self._spread(rest, taken, rng), rest, taken, rng)
+            found += self._history.realize_new(self._spread(rest, taken, rng), rest, taken)
         for arm, places in self._places(list(arms), wanted, rng).items():
-            found += self._history.realize_new(arms[arm], places, taken, rng, arm)
+            found += self._history.realize_new(arms[arm], places, taken, arm)
         found = self._verify(found, n)
-        return found + self._history.draw_new(n - len(found), taken, rng)
+        return found + self._history.draw_new(n - len(found), taken)
 
     def _arms(self, n: int, rng: np.random.Generator) -> dict[str, Iterable[Draft]]:
         """What each arm proposes, best first; none while nothing is known."""

@@ -25,11 +25,11 @@ class DropletSearcher:
         self._history.add(measurements)
 
     def suggest(self, n: int) -> list[Candidate]:
-        rng, taken = self._history.generator(), set[tuple[Choice, ...]]()
+        taken = set[tuple[Choice, ...]]()
         found: list[Candidate] = []
         if len(self._history.measurements) >= START:
-            found = self._history.realize_new(self._downhill(), n, taken, rng)
-        return found + self._history.draw_new(n - len(found), taken, rng)
+            found = self._history.realize_new(self._downhill(), n, taken)
+        return found + self._history.draw_new(n - len(found), taken)
 
     def _downhill(self) -> Iterator[Draft]:
         for m in self._history.fastest(len(self._history.measurements)):

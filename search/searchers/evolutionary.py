@@ -66,8 +66,8 @@ class EvolutionarySearcher:
         ranked = sorted(bred, key=lambda d: -bred[d].score)
         taken: set[tuple[Choice, ...]] = set()
         guided = n - int(rng.binomial(n, self._settings.random_share))
-        found = self._history.realize_new(ranked, guided, taken, rng)
-        return found + self._history.draw_new(n - len(found), taken, rng)
+        found = self._history.realize_new(ranked, guided, taken)
+        return found + self._history.draw_new(n - len(found), taken)
 
 
 def breed(

@@ -65,8 +65,8 @@ class GuidedSearcher:
             ranked = curious(new, n, self._settings.curiosity, self._settings.apart, rng)
         else:
             ranked = iter(())
-        found = self._history.realize_new(ranked, n, taken, rng)
-        return found + self._history.draw_new(n - len(found), taken, rng)
+        found = self._history.realize_new(ranked, n, taken)
+        return found + self._history.draw_new(n - len(found), taken)
 
     def _pool(self, rng: np.random.Generator) -> list[Draft]:
         """Of a small space all; else what is near the fastest, and random drafts."""

@@ -62,8 +62,8 @@ class OptunaSearcher:
         rng, taken = self._history.generator(), set[tuple[Choice, ...]]()
         found: list[Candidate] = []
         if len(self._params) >= START:
-            found = self._history.realize_new(self._asked(n, rng), n, taken, rng)
-        return found + self._history.draw_new(n - len(found), taken, rng)
+            found = self._history.realize_new(self._asked(n, rng), n, taken)
+        return found + self._history.draw_new(n - len(found), taken)
 
     def _asked(self, n: int, rng: np.random.Generator) -> Iterator[Draft]:
         trials = self._trials()

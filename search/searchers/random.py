@@ -14,7 +14,7 @@ class RandomSearcher:
         self._history = History(space, seed)
 
     def suggest(self, n: int) -> list[Candidate]:
-        return self._history.draw_new(n, set(), self._history.generator())
+        return self._history.draw_new(n, set())
 
     def update(self, measurements: Sequence[Measurement]) -> None:
         self._history.add(measurements)

@@ -29,9 +29,8 @@ class SeededSearcher:
         self._inner.update(measurements)
 
     def suggest(self, n: int) -> list[Candidate]:
-        rng = self._history.generator()
         drafts = self._drafts() if not self._history.measurements else ()
-        seeds = self._history.realize_new(drafts, n, set(), rng, ORIGIN)
+        seeds = self._history.realize_new(drafts, n, set(), ORIGIN)
         given = {c.choices for c in seeds}
         rest = self._inner.suggest(n - len(seeds)) if len(seeds) < n else []
         return seeds + [c for c in rest if c.choices not in given]

@@ -11,37 +11,51 @@ from search.problem import Candidate, Workload
 from search.space import Space
 from search.spaces import contraction, loops, trace, winograd
 
-SPACES: dict[str, Callable[[Workload, Target], Space]] = {
+Make = Callable[[Workload, Target], Space]
+
+TEMPLATES: dict[str, Make] = {
     contraction.SPACE_NAME: contraction.ContractionSpace,
     winograd.SPACE_NAME: winograd.WinogradSpace,
     loops.SPACE_NAME: loops.LoopSpace,
-    trace.SPACE_NAME: trace.TraceSpace,
 }
-"""By name, those with a good first guess in front."""
+"""By name, the most special first."""
+
+SPACES: dict[str, Make] = {**TEMPLATES, trace.SPACE_NAME: trace.TraceSpace}
 
 
 def spaces_of(workload: Workload, target: Target) -> list[Space]:
-    """Those that hold schedules of a workload, at least one.
+    """Those that hold schedules of a workload, at least one: the most special template, and TVM's rules.
+
+    Raises:
+        UnsupportedWorkload: There is none.
+    """
+    found: list[Space] = []
+    with suppress(UnsupportedWorkload):
+        found.append(template_of(workload, target))
+    try:
+        found.append(trace.TraceSpace(workload, target))
+    except UnsupportedWorkload:
+        if not found:
+            raise
+    return found
+
+
+def template_of(workload: Workload, target: Target) -> Space:
+    """The most special template that applies.
 
     Raises:
         UnsupportedWorkload: None does.
     """
-    found: list[Space] = []
-    for make in SPACES.values():
-        try:
-            found.append(make(workload, target))
-        except UnsupportedWorkload as error:
-            reason = error
-    if not found:
-        raise reason
-    return found
+    for make in TEMPLATES.values():
+        with suppress(UnsupportedWorkload):
+            return make(workload, target)
+    raise UnsupportedWorkload(f"{workload.name}: no template applies")
 
 
 def first_guess(workload: Workload, target: Target) -> Candidate | None:
     """The candidate that is good for all that is known without measuring; None where nothing is."""
-    for make in SPACES.values():
-        with suppress(UnsupportedWorkload, InvalidCandidate):
-            space = make(workload, target)
-            if (draft := space.first()) is not None:
-                return space.realize(draft, np.random.default_rng(0))
+    with suppress(UnsupportedWorkload, InvalidCandidate):
+        space = template_of(workload, target)
+        if (draft := space.first()) is not None:
+            return space.realize(draft, np.random.default_rng(0))
     return None

@@ -25,12 +25,12 @@ from tvm.s_tir import Schedule
 from tvm.target import Target
 from tvm.tirx.analysis import undefined_vars
 
-from search.errors import InvalidCandidate, UnsupportedWorkload, last_line
-from search.problem import Candidate, Workload
+from search.errors import UnsupportedWorkload, last_line
+from search.problem import Workload
 from search.space import Draft, enumerate_drafts
-from search.spaces.knobs import Constraint, KnobSpace, Value
+from search.spaces.knobs import Constraint, Value
+from search.spaces.template import TemplateSpace, check_extents
 from search.spaces.tir import module_of
-from search.spaces.trace import trace_to_json
 from search.vectors import Vectors
 
 SPACE_NAME = "contraction/1"
@@ -150,7 +150,7 @@ def _is_elementwise(block: Any, producer: Any) -> bool:
     )
 
 
-class ContractionSpace(KnobSpace):
+class ContractionSpace(TemplateSpace):
     """Register tiles of a convolution or matrix product.
 
     Raises:
@@ -158,13 +158,11 @@ class ContractionSpace(KnobSpace):
     """
 
     def __init__(self, workload: Workload, target: Target) -> None:
-        self._module = module_of(workload)
+        check_extents(workload)
         try:
-            self._sum = about = analyse(self._module)
+            self._sum = about = analyse(module_of(workload))
         except Exception as error:  # TVM raises whatever its C++ side throws, of kernels without blocks
             raise UnsupportedWorkload(f"{workload.name}: {last_line(error)}") from error
-        if any(0 in a.shape for a in workload.args):
-            raise UnsupportedWorkload(f"{workload.name}: there is nothing to compute")
         self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
         *outer, columns, channels = about.spatial
         height = outer[-1] if outer else 1
@@ -189,12 +187,6 @@ class ContractionSpace(KnobSpace):
             lambda unroll: about.reduced[-1] % unroll == 0,
         ]
         super().__init__(workload, SPACE_NAME, knobs, constraints)
-        if not self.count():
-            raise UnsupportedWorkload("no tile fits the registers")
-        try:
-            self.realize(self.first(), np.random.default_rng(0))
-        except InvalidCandidate as error:
-            raise UnsupportedWorkload(f"{workload.name}: {error}") from error
 
     def first(self) -> Draft:
         """The tile that loads least for what it computes, in the order that moves fewer bytes."""
@@ -212,16 +204,9 @@ class ContractionSpace(KnobSpace):
         moved = about.weight_bytes if order == "inputs" else about.input_bytes
         return cycles * imbalance, moved, -sums, -rows, abs(unroll - 2)
 
-    def realize(self, draft: Draft, rng: np.random.Generator) -> Candidate:
-        config = self.configuration(draft)
-        schedule = Schedule(self._module, debug_mask="none", error_render_level="fast")
-        try:
-            self._apply(schedule, **config)  # type: ignore[arg-type]
-        except Exception as error:
-            raise InvalidCandidate(last_line(error)) from error
-        return Candidate(self.workload.hash, self.name, draft, trace_to_json(schedule.trace))  # type: ignore[arg-type]
-
-    def _apply(self, s: Schedule, order: str, n: int, y: int, x: int, rows: int, unroll: int) -> None:
+    def _apply(  # type: ignore[override]
+        self, s: Schedule, order: str, n: int, y: int, x: int, rows: int, unroll: int
+    ) -> None:
         about = self._sum
         core = s.get_sblock(about.name)
         for name in about.padding:

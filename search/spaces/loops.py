@@ -12,18 +12,14 @@ computed where it is used. Such kernels are bound by memory, so there is little 
 import math
 from typing import Any
 
-import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.target import Target
 from tvm.tirx.analysis import undefined_vars
 
-from search.errors import InvalidCandidate, UnsupportedWorkload, last_line
-from search.problem import Candidate, Workload
+from search.problem import Workload
 from search.space import Draft
-from search.spaces.knobs import KnobSpace
-from search.spaces.tir import module_of
-from search.spaces.trace import trace_to_json
+from search.spaces.template import TemplateSpace, check_extents
 from search.vectors import Vectors
 
 SPACE_NAME = "loops/1"
@@ -32,7 +28,7 @@ VECTORS = (1, 2, 4, 8)
 ENOUGH_BYTES = 1 << 16  # to move, before a second core is worth what waking it costs (microseconds)
 
 
-class LoopSpace(KnobSpace):
+class LoopSpace(TemplateSpace):
     """Vectors and cores for kernels whose blocks are sums over one tensor, or no sums.
 
     Raises:
@@ -40,31 +36,16 @@ class LoopSpace(KnobSpace):
     """
 
     def __init__(self, workload: Workload, target: Target) -> None:
-        self._module = module_of(workload)
-        if any(0 in a.shape for a in workload.args):
-            raise UnsupportedWorkload(f"{workload.name}: there is nothing to compute")
+        check_extents(workload)
         self._vectors = Vectors.of(target, workload.args[-1].dtype)
         knobs = {"vectors": VECTORS, "parallel": (False, True)}
         super().__init__(workload, SPACE_NAME, knobs)
-        try:
-            self.realize(self.first(), np.random.default_rng(0))
-        except InvalidCandidate as error:
-            raise UnsupportedWorkload(f"{workload.name}: {error}") from error
 
     def first(self) -> Draft:
         """Two vectors, on all cores where there is enough to do."""
         return 1, int(self.workload.bytes >= ENOUGH_BYTES)
 
-    def realize(self, draft: Draft, rng: np.random.Generator) -> Candidate:
-        config = self.configuration(draft)
-        schedule = Schedule(self._module, debug_mask="none", error_render_level="fast")
-        try:
-            self._apply(schedule, int(config["vectors"]), bool(config["parallel"]))
-        except Exception as error:
-            raise InvalidCandidate(last_line(error)) from error
-        return Candidate(self.workload.hash, self.name, draft, trace_to_json(schedule.trace))  # type: ignore[arg-type]
-
-    def _apply(self, s: Schedule, vectors: int, parallel: bool) -> None:
+    def _apply(self, s: Schedule, vectors: int, parallel: bool) -> None:  # type: ignore[override]
         blocks = s.get_child_blocks(s.get_sblock("root"))
         for block in blocks[:-1]:
             if _inlinable(s, block):

@@ -9,6 +9,7 @@ because traces address blocks by name.
 import json
 import math
 import re
+from functools import lru_cache
 from typing import Any
 
 import tvm
@@ -162,6 +163,7 @@ def workload_from_tir(func: tirx.PrimFunc, name: str) -> Workload:
     )
 
 
+@lru_cache(maxsize=64)
 def module_of(workload: Workload) -> tvm.IRModule:
-    """The workload's TIR module, unscheduled, its function named ``main``."""
+    """The workload's TIR module, unscheduled, its function named ``main``; not to be changed."""
     return tvm.ir.load_json(workload.module_json)

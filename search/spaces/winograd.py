@@ -13,13 +13,13 @@ import numpy as np
 from tvm.s_tir import Schedule
 from tvm.target import Target
 
-from search.errors import InvalidCandidate, UnsupportedWorkload, last_line
-from search.problem import Candidate, Workload
+from search.errors import UnsupportedWorkload, last_line
+from search.problem import Workload
 from search.space import Draft, enumerate_drafts
 from search.spaces import contraction
-from search.spaces.knobs import Constraint, KnobSpace, Value
+from search.spaces.knobs import Constraint, Value
+from search.spaces.template import TemplateSpace
 from search.spaces.tir import module_of
-from search.spaces.trace import trace_to_json
 from search.vectors import Vectors
 
 SPACE_NAME = "winograd/1"
@@ -32,7 +32,7 @@ ROWS, TILES, PRODUCT, INVERSE, OUTPUT = (
 _UNROLL = 2
 
 
-class WinogradSpace(KnobSpace):
+class WinogradSpace(TemplateSpace):
     """Register tiles of a Winograd convolution.
 
     Raises:
@@ -40,8 +40,7 @@ class WinogradSpace(KnobSpace):
     """
 
     def __init__(self, workload: Workload, target: Target) -> None:
-        self._module = module_of(workload)
-        schedule = Schedule(self._module)
+        schedule = Schedule(module_of(workload))
         try:
             root = schedule.get_child_blocks(schedule.get_sblock("root"))
         except Exception as error:  # TVM raises whatever its C++ side throws, of kernels without blocks
@@ -69,10 +68,6 @@ class WinogradSpace(KnobSpace):
             lambda n, y, x: n * y * x + n + (x * y > 1) <= registers,
         ]
         super().__init__(workload, SPACE_NAME, knobs, constraints)
-        try:
-            self.realize(self.first(), np.random.default_rng(0))
-        except InvalidCandidate as error:
-            raise UnsupportedWorkload(f"{workload.name}: {error}") from error
 
     def first(self) -> Draft:
         """The tile that loads least for what it computes."""
@@ -84,16 +79,7 @@ class WinogradSpace(KnobSpace):
 
         return min(enumerate_drafts(self), key=cost)
 
-    def realize(self, draft: Draft, rng: np.random.Generator) -> Candidate:
-        n, y, x = (int(v) for v in self.configuration(draft).values())
-        schedule = Schedule(self._module, debug_mask="none", error_render_level="fast")
-        try:
-            self._apply(schedule, n, y, x)
-        except Exception as error:
-            raise InvalidCandidate(last_line(error)) from error
-        return Candidate(self.workload.hash, self.name, draft, trace_to_json(schedule.trace))  # type: ignore[arg-type]
-
-    def _apply(self, s: Schedule, n: int, y: int, x: int) -> None:
+    def _apply(self, s: Schedule, n: int, y: int, x: int) -> None:  # type: ignore[override]
         padded = s.get_producers(s.get_sblock(ROWS))[0]
         images, rows, *_, channels = s.get_loops(padded)
         s.vectorize(s.split(channels, [None, self._input_lanes])[1])

@@ -283,6 +283,18 @@ def test_a_function_of_one_s_own() -> None:
     assert len(lower(source, TARGET).tasks) == 1
 
 
+def test_what_kernels_pass_on_is_told_from_weights() -> None:
+    module, inputs = tiny()
+    model = lower(load_module(module, inputs, "tiny"), TARGET)
+    passed = [task.passed_bytes for task in model.tasks]
+    weights = sum(t.workload.bytes - t.passed_bytes for t in model.tasks)
+    assert weights == model.constant_bytes > 0
+    assert model.moved_bytes == weights + max(passed)
+    alone = lower(from_function(matmul(8, 9, 10), "product"), TARGET)
+    assert alone.tasks[0].passed_bytes == alone.tasks[0].workload.bytes
+    assert alone.moved_bytes == 0  # nothing else runs in between
+
+
 def test_model_identity_does_not_depend_on_weights() -> None:
     module, inputs = tiny()
     first = lower(load_module(module, inputs, "tiny"), TARGET).hash

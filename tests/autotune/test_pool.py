@@ -26,7 +26,7 @@ from autotune.measure.process import Process, WorkersFailed
 from autotune.measure.protocol import Build, Done, Fork, Probe, Reply, Request
 from autotune.measure.sequential import PairedTest
 from autotune.target import canonical
-from search.problem import Cache, Candidate, ErrorKind, MeasureError, Measurement
+from search.problem import BACK_TO_BACK, COLD, Between, Cache, Candidate, ErrorKind, MeasureError, Measurement
 from search.spaces.trace import TraceSpace
 
 WORK = workload(matmul(16, 16, 16))
@@ -288,8 +288,8 @@ def test_a_candidate_is_compared_with_plain_loops(pool: Pool) -> None:
     space, rng = TraceSpace(work, TARGET), np.random.default_rng(0)
     given = [space.realize(space.sample(rng), rng) for _ in range(6)]
     best = min(pool.measure(work, given), key=lambda m: m.latency_s).candidate
-    for cache in Cache:
-        test = pool.compare(work, best, None, seed=1, cache=cache)
+    for between in (BACK_TO_BACK, COLD, Between(Cache.MODEL, 1 << 22, (2, 0))):
+        test = pool.compare(work, best, None, seed=1, between=between)
         assert isinstance(test, PairedTest)
         assert test.decided
         assert len(test.first_s) == len(test.second_s) == test.pairs >= 8

@@ -1,15 +1,18 @@
 """A race ends when it is lost, and takes more samples of what is close; on a clock of the test's own."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kernels import TARGET
 
 from autotune.measure import timing
 from autotune.measure.buffers import GUARD, Buffer
 from autotune.measure.noise import NOISY, NoiseMeter
+from search.compiler import compile_kernel
 from search.problem import TensorSpec
 
 
@@ -90,6 +93,18 @@ def test_pairs_alternate_and_flush(kernel: Callable[[Sequence[float]], timing.Ru
         assert pair == pytest.approx((1e-3, 2e-3))
     assert len(flushed) == 4 * timing.BURSTS
     assert timing.pair(first, second, False, None) == pytest.approx((1e-3, 2e-3))
+
+
+def test_writing_lines_leaves_their_values_and_their_neighbours() -> None:
+    kernels = timing.fixed_kernels(partial(compile_kernel, target=TARGET), 2, 1 << 20)
+    buffer = Buffer(TensorSpec((7, 37), "float32"))  # not a whole number of lines
+    given = np.random.default_rng(0).standard_normal((7, 37)).astype(np.float32)
+    given[0, :2] = np.nan, 1e-42
+    buffer.array[...] = given
+    kernels.touch(buffer.lines)
+    assert buffer.equals(given) and buffer.intact()
+    kernels.sweeping(3 << 20)()
+    kernels.touch(Buffer(TensorSpec((3,), "float32")).lines)  # less than a line
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int8", "bool", "int64"])

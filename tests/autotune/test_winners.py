@@ -11,9 +11,9 @@ import pytest
 from autotune.measure.pool import Pool
 from autotune.measure.protocol import Done
 from autotune.measure.sequential import PairedTest
-from autotune.winners import deciding_cache, verify_winners, winner_of
+from autotune.winners import between, verify_winners, winner_of
 from db.store import Store
-from search.problem import Cache, Candidate, ErrorKind, Hardware, MeasureError, Task
+from search.problem import BACK_TO_BACK, Between, Cache, Candidate, ErrorKind, MeasureError, Task
 
 PLAIN_S = 1.0
 TASK = Task("only", samples.workload(0), 1)
@@ -35,7 +35,7 @@ class Referee:
         return Done(max_error=1.0 if candidate.hash in self.wrong else 1e-7, tolerance=1e-5)
 
     def compare(
-        self, workload: Any, first: Candidate | None, second: Candidate | None, seed: int, cache: Cache
+        self, workload: Any, first: Candidate | None, second: Candidate | None, seed: int, between: Between
     ) -> PairedTest:
         times = [self.true_s[c.hash] if c else PLAIN_S for c in (first, second)]
         self.compared.append((first.hash if first else "", second.hash if second else ""))
@@ -128,8 +128,7 @@ def test_slower_than_plain_loops_is_no_winner(store: Store) -> None:
     assert proof.correct and not proof.faster
 
 
-def test_weights_that_do_not_fit_the_last_level_cache_are_cold() -> None:
-    hardware = Hardware("cpu", 2, {"cache_bytes": {"l1d": 1 << 15, "l2": 1 << 20, "l3": 1 << 25}})
-    assert deciding_cache(1 << 24, hardware) is Cache.WARM
-    assert deciding_cache(1 << 26, hardware) is Cache.COLD
-    assert deciding_cache(1 << 40, Hardware("unknown", 2, {})) is Cache.WARM
+def test_a_kernel_is_judged_as_its_model_leaves_the_caches() -> None:
+    task = replace(TASK, passed=(2, 0))
+    assert between(task, 1 << 24) == Between(Cache.MODEL, 1 << 24, (2, 0))
+    assert between(task, 0) == BACK_TO_BACK

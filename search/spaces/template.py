@@ -1,0 +1,78 @@
+"""What all templates have in common: knobs whose values say how TVM's schedule primitives are applied."""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from tvm.s_tir import Schedule
+
+from search.errors import InvalidCandidate, UnsupportedWorkload, last_line
+from search.problem import Candidate, Workload
+from search.space import Draft
+from search.spaces.knobs import Constraint, KnobSpace, Value
+from search.spaces.tir import module_of
+from search.spaces.trace import trace_to_json
+
+
+class _Schedule(Schedule):  # type: ignore[misc]
+    """TVM's, without its checks in Python of each argument's type: a third of a template's time."""
+
+
+for _name, _method in vars(Schedule).items():
+    if _unchecked := getattr(_method, "__wrapped__", None):
+        setattr(_Schedule, _name, _unchecked)
+
+
+class TemplateSpace(KnobSpace):
+    """Schedules of a workload by a template; candidates are traces of TVM's, as of its own rules.
+
+    Args:
+        name: As of ``KnobSpace``.
+
+    Raises:
+        UnsupportedWorkload: The template does not apply.
+    """
+
+    def __init__(
+        self,
+        workload: Workload,
+        name: str,
+        knobs: Mapping[str, Sequence[Value]],
+        constraints: Sequence[Constraint] = (),
+    ) -> None:
+        super().__init__(workload, name, knobs, constraints)
+        self._module = module_of(workload)
+        if not self.count():
+            raise UnsupportedWorkload(f"{workload.name}: no tile fits the registers")
+        try:
+            self.realize(self.first(), np.random.default_rng(0))
+        except InvalidCandidate as error:
+            raise UnsupportedWorkload(f"{workload.name}: {error}") from error
+
+    @abstractmethod
+    def first(self) -> Draft:
+        """The draft that a formula takes for the best."""
+
+    @abstractmethod
+    def _apply(self, s: Schedule, **config: Any) -> None:
+        """Schedules the kernel by a configuration; may raise whatever TVM does where that cannot be."""
+
+    def realize(self, draft: Draft, rng: np.random.Generator) -> Candidate:
+        config = self.configuration(draft)
+        schedule = _Schedule(self._module, debug_mask="none", error_render_level="fast")
+        try:
+            self._apply(schedule, **config)
+        except Exception as error:
+            raise InvalidCandidate(last_line(error)) from error
+        return Candidate(self.workload.hash, self.name, draft, trace_to_json(schedule.trace))  # type: ignore[arg-type]
+
+
+def check_extents(workload: Workload) -> None:
+    """Refuses a workload without elements.
+
+    Raises:
+        UnsupportedWorkload: A tensor has an extent of 0.
+    """
+    if any(0 in a.shape for a in workload.args):
+        raise UnsupportedWorkload(f"{workload.name}: there is nothing to compute")
