@@ -60,9 +60,9 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
         convolution, weight = found.convolution, found.weight
         scaled = (weight * found.scale[:, None, None, None]).astype(weight.dtype)
         shift = found.shift[None, :, None, None].astype(weight.dtype)
-        arguments = [self.visit_expr(convolution.args[0]), relax.const(scaled)]
+        arguments = [self.visit_expr(convolution.args[0]), relax.const(scaled, str(scaled.dtype))]
         scaled_convolution = relax.Call(convolution.op, arguments, convolution.attrs, convolution.ty_args)
-        return relax.op.add(self.builder_.emit(scaled_convolution), relax.const(shift))
+        return relax.op.add(self.builder_.emit(scaled_convolution), relax.const(shift, str(shift.dtype)))
 
     def _affine(self, expr: Any) -> _Affine | None:
         """The chain that ends in ``expr``, in the module as it was; inner results are used once."""

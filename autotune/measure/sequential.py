@@ -2,11 +2,12 @@
 
 The pairs that the first program wins are a random walk. If the programs are equal it is a fair one, whatever
 the distribution of times and whatever disturbs both runs of a pair alike (the sign test); the order within
-pairs must alternate or be drawn. The walk is looked at after 8, 14, 20, 26 and 29 pairs, each time through
-the bootstrap interval of P(first faster), wide enough to make up for looking five times: these are the
-repeated confidence intervals of Jennison and Turnbull (JRSS B 51, 1989), at one level for all looks as by
-Pocock (Biometrika 64, 1977; his constant for five looks and 5 % is 98.4 %). The test ends as soon as the
-interval excludes chance, so outcome, interval and verdict are one answer.
+pairs must alternate or be drawn. Times within 1 % tie, which is half a win for each: two builds of one
+program differ by as much, pair after pair, for their code lies elsewhere. The walk is looked at after 8, 14,
+20, 26 and 29 pairs, each time through the bootstrap interval of P(first faster), wide enough to make up for
+looking five times: these are the repeated confidence intervals of Jennison and Turnbull (JRSS B 51, 1989), at
+one level for all looks as by Pocock (Biometrika 64, 1977; his constant for five looks and 5 % is 98.4 %). The
+test ends as soon as the interval excludes chance, so outcome, interval and verdict are one answer.
 
 Exactly, by the recursion of Armitage et al. (JRSS A 132, 1969): equal programs are called different in 4.0 %
 of tests, in at most 4.1 % whichever pairs tie, and the last interval holds P(first faster), whatever it is,
@@ -34,6 +35,7 @@ from autotune.measure.statistics import (
 
 LOOKS = (8, 14, 20, 26, PAIRS)
 CONFIDENCE_AT_LOOK = 0.985  # the least, to half a percent, that leaves the whole test 95 %
+TIE = 0.01  # share of a time: by as much differ two builds of one program, for their code lies elsewhere
 FUTILE = 0.1  # costs 0.6 % of the power at 75 %, and spares equal programs 8 of 29 pairs
 
 
@@ -98,7 +100,7 @@ class PairedTest:
         Raises:
             ValueError: Not as many times of both, none, or NaN.
         """
-        won = wins(first_s, second_s).tolist()
+        won = wins(first_s, second_s, TIE).tolist()
         for first, second, win in zip(*np.atleast_1d(first_s, second_s), won, strict=True):
             if self.decided:
                 return

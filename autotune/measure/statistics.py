@@ -51,10 +51,15 @@ def speed_ratio(ours_s: ArrayLike, theirs_s: ArrayLike, seed: int = 0) -> tuple[
     return float(np.median(theirs) / np.median(ours)), *_percentiles(ratios, CONFIDENCE)
 
 
-def wins(ours_s: ArrayLike, theirs_s: ArrayLike) -> Floats:
-    """Of each pair: 1 where ours took less time, 0 where theirs did, 1/2 where they tie."""
+def wins(ours_s: ArrayLike, theirs_s: ArrayLike, tie: float = 0.0) -> Floats:
+    """Of each pair: 1 where ours took less time, 0 where theirs did, 1/2 where they tie.
+
+    Args:
+        tie: Share of the lesser time by which two that tie may differ.
+    """
     ours, theirs = _paired(ours_s, theirs_s)
-    return np.where(ours == theirs, 0.5, ours < theirs)
+    tied = np.abs(ours - theirs) <= tie * np.minimum(ours, theirs)
+    return np.where(tied, 0.5, ours < theirs)
 
 
 def probability_faster(ours_s: ArrayLike, theirs_s: ArrayLike, seed: int = 0) -> tuple[float, float, float]:

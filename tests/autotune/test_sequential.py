@@ -80,6 +80,11 @@ def run(first_s: list[float], second_s: list[float]) -> PairedTest:
     return test
 
 
+def test_what_another_build_of_the_same_program_would_differ_by_decides_nothing() -> None:
+    assert run([1.0] * PAIRS, [1.009] * PAIRS).outcome is Outcome.UNDECIDED
+    assert run([1.0] * 8, [1.02] * 8).outcome is Outcome.FIRST
+
+
 # The rule, exactly.
 
 
