@@ -2,10 +2,11 @@
 
     python -m benchmarks.verdicts --times 200
 
-Two pairs of each kernel: a candidate and another that is some 3 % slower, and a candidate and itself. That the
-other is slower by so much is told by several comparisons, half a minute apart: of some pairs one is faster
-while the machine has both cores to itself, the other while it has not. The same comparison is made many times; printed are the
-shares of each outcome, and how many pairs it took. Writes ``benchmarks/results/verdicts.json``.
+Two pairs of each kernel: a candidate and another that is some 3 % slower, and a candidate and itself. That
+the other is slower by so much is told by several comparisons, half a minute apart: of some pairs one is
+faster while the machine has both cores to itself, the other while it has not. The same comparison is made
+many times; printed are the shares of each outcome, and how many pairs it took. Writes
+``benchmarks/results/verdicts.json``.
 """
 
 import argparse

@@ -67,6 +67,37 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class KernelEntry:
+    """A layer: our kernel for it beside the fastest that a vendor has.
+
+    Attributes:
+        count: How often the model has this layer.
+        gflop: Of its sum alone.
+        ours: Whether ours was tuned.
+        vendor: Whose it is, and how it was called.
+        ratio: Their median time over ours, with its 95 % interval; over 1: ours is faster.
+        disturbed: Share of the samples in which other load had the cores.
+    """
+
+    layer: str
+    count: int
+    gflop: float
+    ours: str
+    ours_s: float
+    vendor: str
+    vendor_s: float
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    disturbed: float
+
+    @property
+    def would_save_s(self) -> float:
+        """Seconds of a run that calling the vendor's kernel would save; 0 where it is not faster."""
+        return self.count * (self.ours_s - self.vendor_s) if self.ratio_high < 1 else 0.0
+
+
+@dataclass(frozen=True)
 class BenchResult:
     """A benchmark.
 
@@ -77,6 +108,7 @@ class BenchResult:
         seed: Of the order in each round and of the inputs.
         elapsed_s: Of the rounds.
         foreign_load: Share of all CPUs' time that other programs used just before or after the rounds.
+        kernels: Of layers, where they were compared as well.
     """
 
     model: str
@@ -88,6 +120,7 @@ class BenchResult:
     elapsed_s: float
     foreign_load: float
     entries: tuple[Entry, ...]
+    kernels: tuple[KernelEntry, ...] = ()
 
     def to_json(self) -> str:
         """All of it, samples included, as one JSON object."""

@@ -1,10 +1,13 @@
 """A benchmark's result for people, within 80 columns."""
 
+import statistics
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from autotune.bench.result import BenchResult, Comparison, Entry, Status
+from autotune.bench.result import BenchResult, Comparison, Entry, KernelEntry, Status
 from autotune.measure.statistics import FEWEST_PAIRS, Verdict
 
 _QUIET = 0.05  # of the CPUs, for other programs: more, and thread pools that spin wait for whole time slices
@@ -28,9 +31,32 @@ def print_bench(result: BenchResult, console: Console) -> None:
     for entry in result.entries:
         if line := _remark(entry, result.rounds):
             console.print(f"  {escape(entry.name)}: {line}")
+    if result.kernels:
+        print_kernels(result.kernels, console)
     if result.foreign_load > _QUIET:
         console.print(f"[yellow]{_BUSY.format(share=result.foreign_load)}[/]", highlight=False)
     console.print(_NOTE.format(reference=result.reference), style="dim", highlight=False)
+
+
+def print_kernels(kernels: Sequence[KernelEntry], console: Console) -> None:
+    """Prints a table of layers, then what the vendors' kernels would bring."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", title="kernels")
+    for column in ("layer", "", "ours", "GFLOP/s", "vendor", "GFLOP/s", "theirs/ours"):
+        table.add_column(column, justify="right" if column in ("GFLOP/s", "theirs/ours") else "left")
+    for k in kernels:
+        ratio = f"{k.ratio:.2f} [{k.ratio_low:.2f}, {k.ratio_high:.2f}]"
+        ours, theirs = (f"{k.gflop / s:.0f}" for s in (k.ours_s, k.vendor_s))
+        times = f"x{k.count}" if k.count > 1 else ""
+        table.add_row(*map(escape, (k.layer, times, k.ours, ours, k.vendor, theirs, ratio)))
+    console.print(table)
+    faster, saved_s = sum(k.would_save_s > 0 for k in kernels), sum(k.would_save_s for k in kernels)
+    ratios = [k.ratio for k in kernels]
+    console.print(
+        f"{_count(len(kernels), 'layer')}: theirs/ours {statistics.geometric_mean(ratios):.2f} (geometric "
+        f"mean), {min(ratios):.2f} at worst. A vendor's kernel is faster for {faster}: they would "
+        f"save {saved_s * 1e3:.2f} ms a run.",
+        highlight=False,
+    )
 
 
 def _table(entries: list[Entry], compared: bool) -> Table:

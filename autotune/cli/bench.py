@@ -20,14 +20,23 @@ def bench(
     peers: Annotated[
         str | None, typer.Option(metavar="A,B", help="Only these peers.", show_default="all that there are")
     ] = None,
+    kernels: Annotated[
+        bool, typer.Option("--kernels", help="Also compare each layer's kernel with the vendors' fastest.")
+    ] = False,
+    db: options.Database = None,
     input: options.Inputs = [],  # noqa: B006  (typer reads the default)
     batch: options.Batch = None,
     json: options.Json = False,
 ) -> None:
     """Measure a compiled model beside PyTorch, ONNX Runtime, OpenVINO and untuned TVM, in turn, in one run.
 
-    Example: `autotune bench resnet18 --rounds 50`
+    With --kernels, each convolution and matrix product is also compared with the fastest of oneDNN, MKL and
+    OpenVINO: what would their kernels bring?
+
+    Example: `autotune bench resnet18 --rounds 50 --kernels`
     """
+    from dataclasses import replace
+
     from autotune.api import DEFAULT_FOLDER
     from autotune.bench.run import bench_model
     from autotune.bench.table import print_bench
@@ -51,6 +60,16 @@ def bench(
             model, folder, threads, rounds, parse_shapes(input), check_batch(batch),
             peers.split(",") if peers else None, lambda text: status.update(text),
         )  # fmt: skip
+        if kernels:
+            from autotune.bench.kernels import bench_kernels
+
+            found = []
+            asked = bench_kernels(model, parse_shapes(input), check_batch(batch), db, threads, rounds)
+            status.update("comparing kernels")
+            for left, kernel in asked:
+                found += [kernel] if kernel else []
+                status.update(f"comparing kernels: {len(found)} done, {left} left")
+            result = replace(result, kernels=tuple(found))
     if json:
         typer.echo(result.to_json())
     else:

@@ -13,14 +13,16 @@ from bench_contestants import Faulty, Sleeper, Spinner, Watcher, Wrong
 from rich.console import Console
 
 from autotune.bench.contestant import Contestant
+from autotune.bench.kernels import KernelsFailed, bench_kernels
 from autotune.bench.original import Original
 from autotune.bench.peers import PEERS, OpenVino
-from autotune.bench.result import BenchResult, Comparison, Entry, Status
+from autotune.bench.result import BenchResult, Comparison, Entry, KernelEntry, Status
 from autotune.bench.rounds import Limits
 from autotune.bench.run import bench, bench_model
 from autotune.bench.table import print_bench
 from autotune.errors import ArtifactError, BadInput
 from autotune.measure.statistics import Verdict
+from db.migrate import create
 from search.problem import TensorSpec
 
 INPUTS = [np.arange(12, dtype=np.float32).reshape(3, 4)]
@@ -215,6 +217,38 @@ def test_table(result: BenchResult) -> None:
     assert "0.500 [0.400, 0.600] mostly slower 5e-01" in rows["OpenVINO"]
     assert "  torch.compile: failed: InductorError: no C++ [compiler]" in lines
     assert "  OpenVINO: 1.0, latency hint, its outputs differ from the original's" in lines
+
+
+KERNELS = (
+    KernelEntry("56x56x64 3x3 to 64", 4, 0.23, "tuned", 5e-4, "oneDNN", 4.5e-4, 0.9, 0.85, 0.95, 0.0),
+    KernelEntry("1x512 . 512x1000", 1, 0.001, "guess", 3e-5, "OpenVINO async NHWC", 2e-5, 0.7, 0.4, 1.1, 0.1),
+)
+
+
+def test_kernels_say_what_the_vendors_would_bring(result: BenchResult) -> None:
+    """Only what is faster beyond doubt, as often as the model has it."""
+    assert [k.would_save_s for k in KERNELS] == pytest.approx([2e-4, 0.0])
+    out = io.StringIO()
+    print_bench(replace(result, kernels=KERNELS), Console(file=out, width=80))
+    assert max(map(len, out.getvalue().splitlines())) <= 80
+    said = " ".join(out.getvalue().split())
+    assert "2 layers: theirs/ours 0.79 (geometric mean), 0.70 at worst." in said
+    assert "A vendor's kernel is faster for 1: they would save 0.20 ms a run." in said
+
+
+def test_each_layer_is_compared_with_the_vendors(exported: str, tmp_path: Path) -> None:
+    db = str(tmp_path / "empty.db")
+    create(db)
+    found = list(bench_kernels(exported, None, 2, db, 1, 3))
+    assert [left for left, _ in found] == [1, 0]
+    (kernel,) = (k for _, k in found if k and "3x3" in k.layer)
+    assert (kernel.layer, kernel.count, kernel.ours) == ("8x8x3 3x3 to 8", 1, "guess")
+    assert kernel.ratio_low <= kernel.ratio <= kernel.ratio_high and kernel.vendor
+
+
+def test_what_stops_the_comparison_of_kernels_is_said(exported: str, tmp_path: Path) -> None:
+    with pytest.raises(KernelsFailed, match=r"There is no database at .*missing\.db"):
+        list(bench_kernels(exported, None, 2, str(tmp_path / "missing.db"), 1, 3))
 
 
 def test_json(result: BenchResult) -> None:

@@ -1,0 +1,274 @@
+"""Our kernels beside the fastest that vendors have for the same layers, in pairs, in a process of its own.
+
+Every distinct convolution and matrix product of a model becomes a model of its own, with a bias and a relu
+(without, where both operands are computed), and goes through the passes that all models go through. What the
+database knows of the same sum with another end (a residual, another activation) counts if it is a tile; else
+it is the first guess. The vendor is the fastest, in a pilot, of ``autotune.bench.vendors``. All cores, warm
+caches.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import asdict
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+import tvm
+from tvm.target import Target
+
+from autotune.bench.layers import Layer, Numbers, calls_in, layers_of, source_of
+from autotune.bench.result import KernelEntry
+from autotune.bench.vendors import QUIET_S, Side, openvino_ways, torch_ways
+from autotune.errors import AutotuneError
+from autotune.frontends import load_model
+from autotune.frontends.fold import Array, constant
+from autotune.frontends.graph import lower
+from autotune.frontends.model import SourceModel
+from autotune.hardware import usable_cpus
+from autotune.measure.statistics import speed_ratio
+from autotune.measure.threads import bind
+from autotune.session import Session, open_session
+from autotune.target import host_target
+from db.errors import DatabaseMissing, DatabaseOlder
+from search.compiler import compile_kernel
+from search.errors import UnsupportedWorkload
+from search.problem import Candidate, Workload
+from search.spaces import first_guess
+from search.spaces.contraction import SPACE_NAME, ContractionSpace, analyse
+from search.spaces.tir import module_of
+from search.spaces.trace import apply_trace
+
+SPINS = "10000"  # turns, some 2 ms, that TVM's threads wait for work; by default so long that others starve
+PILOTS = 3  # samples of each way of the vendors
+AGREES = 1e-3  # of the largest output: float32 summed in another order, or by Winograd, stays below
+GUESS = "guess"
+
+
+class KernelsFailed(AutotuneError):
+    """The process that compares kernels ended early."""
+
+    exit_code = 35
+
+
+def bench_kernels(
+    model: str,
+    shapes: Mapping[str, tuple[int, ...]] | None,
+    batch: int | None,
+    db: str | None,
+    threads: int,
+    rounds: int,
+) -> Iterator[tuple[int, KernelEntry | None]]:
+    """Compares the layers of a model.
+
+    Args:
+        model: As for ``load_model``; so are ``shapes`` and ``batch``.
+        db: The database that may know a better kernel than the first guess; None for the default one.
+        rounds: Pairs of samples of each layer.
+
+    Yields:
+        How many layers are left, and what was found of one; None where we have no kernel for it.
+
+    Raises:
+        KernelsFailed: Its process ended early.
+    """
+    asked = {
+        "model": model, "shapes": shapes, "batch": batch, "db": db, "threads": threads, "rounds": rounds
+    }  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-m", "autotune.bench.kernels", json.dumps(asked)],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+             "TVM_NUM_THREADS": str(threads), "TVM_THREAD_POOL_SPIN_COUNT": SPINS},
+    )  # fmt: skip
+    assert process.stdout and process.stderr
+    try:
+        for line in process.stdout:
+            said = json.loads(line)
+            if "error" in said:
+                raise KernelsFailed(said["error"])
+            yield said["left"], KernelEntry(**said["found"]) if said["found"] else None
+        if process.wait():
+            last = process.stderr.read().strip().splitlines()[-1:]
+            raise KernelsFailed(f"comparing kernels ended early: {last or process.returncode}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+class Tuned:
+    """The best candidates of a database, if there is one: of a kernel, or of one around the same sum."""
+
+    def __init__(self, session: Session | None) -> None:
+        self._session = session
+        self._near: dict[Any, Candidate] = {}
+
+    def learn(self, source: SourceModel) -> None:
+        """Looks up a model's kernels."""
+        for task in lower(source, self._session.target).tasks if self._session else ():
+            best = self._best(task.workload)
+            if best and best.space == SPACE_NAME:
+                self._near[_sum(task.workload)] = best
+
+    def _best(self, workload: Workload) -> Candidate | None:
+        if self._session is None:
+            return None
+        found = self._session.store.best(workload.hash, self._session.conditions)
+        return found[0].candidate if found else None
+
+    def candidate(self, workload: Workload, target: Target) -> tuple[Candidate | None, str]:
+        """What to run, and what it is."""
+        if best := self._best(workload):
+            return best, "tuned"
+        guess = first_guess(workload, target)
+        if guess and guess.space == SPACE_NAME and (near := self._near.get(_sum(workload))):
+            space = ContractionSpace(workload, target)
+            if tile := space.adapt(near.choices):
+                return space.realize(tile, np.random.default_rng(0)), "tuned tile"
+        return guess, GUESS
+
+
+def _sum(workload: Workload) -> Any:
+    """What kernels have in common that the same tile suits."""
+    about = analyse(module_of(workload))
+    return about.spatial, about.reduced, about.weight_bytes, about.input_bytes
+
+
+def ours(layer: Layer, numbers: Numbers, tuned: Tuned, cpus: Sequence[int]) -> Side:
+    """Our kernel.
+
+    Raises:
+        UnsupportedWorkload: It is not one, or there is no candidate.
+    """
+    target = host_target(len(cpus))
+    model = lower(source_of(layer, numbers), target)
+    workload, *more = (t.workload for t in model.tasks if t.workload.flop)
+    candidate, name = tuned.candidate(workload, target)
+    if more or candidate is None:
+        raise UnsupportedWorkload(f"{1 + len(more)} kernels" if more else "no candidate without measuring")
+    kernel = compile_kernel(apply_trace(module_of(workload), candidate.trace), target)
+    calls = calls_in(model.module["main"], "relax.call_tir")
+    (call,) = (c for c in calls if model.functions[c.args[0].name_hint] == workload.hash)
+    given, values = iter((numbers.last, numbers.w)), [constant(a) for a in call.args[1].fields]
+    tensors = [tvm.runtime.tensor(next(given) if v is None else v) for v in values]
+    tensors.append(tvm.runtime.empty(workload.args[-1].shape, "float32"))
+    output = np.from_dlpack(tensors[-1])
+
+    def run() -> Array:
+        kernel(*tensors)
+        return output
+
+    return Side(name, run, cpus[:1])
+
+
+def sides(layer: Layer, tuned: Tuned, cpus: Sequence[int]) -> list[Side]:
+    """Our kernel, and all ways of the vendors that are installed and can do this.
+
+    Raises:
+        UnsupportedWorkload: We have no kernel.
+    """
+    numbers = layer.numbers()
+    found = [ours(layer, numbers, tuned, cpus)]
+    for ways in (torch_ways, openvino_ways):
+        with suppress(ImportError, RuntimeError, AttributeError):  # not installed, or not for this shape
+            for name, run in ways(layer, numbers):
+                run()
+                found.append(Side(name, run, cpus))
+    return found
+
+
+def pilot(side: Side) -> float:
+    """About the seconds of a call."""
+    return min(side.sample()[1] for _ in range(PILOTS))
+
+
+@cache
+def calls_s(least: Layer, cpus: tuple[int, ...]) -> dict[str, float]:
+    """What a call takes for next to no work, by the side's name."""
+    return {side.name: pilot(side) for side in sides(least, Tuned(None), cpus)}
+
+
+def compare(layer: Layer, count: int, tuned: Tuned, rounds: int, cpus: tuple[int, ...]) -> KernelEntry:
+    """Times our kernel and the vendors' fastest in pairs.
+
+    Raises:
+        UnsupportedWorkload: We have no kernel.
+        KernelsFailed: The two compute different things.
+    """
+    costs = calls_s(layer.least(), cpus)
+    us, *ways = (
+        side._replace(call_s=costs.get(side.name, costs[GUESS])) for side in sides(layer, tuned, cpus)
+    )
+    expected = us.output()
+    for way in ways:
+        error = np.abs(way.output() - expected).max() / expected.max()
+        if not error < AGREES:
+            raise KernelsFailed(f"{layer}: {way.name} and ours differ by {error:.1e} of the largest output")
+    pair, rng = (us, min(ways, key=pilot)), np.random.default_rng(0)
+    samples: tuple[list[float], list[float]] = ([], [])
+    disturbed = 0
+    for _ in range(rounds):
+        for number in rng.permutation(2):
+            waited, mean_s = pair[number].sample()
+            disturbed += waited > QUIET_S
+            samples[number].append(mean_s)
+    ratio, low, high = speed_ratio(*samples)
+    ours_s, theirs_s = (statistics.median(s) for s in samples)
+    return KernelEntry(
+        str(layer), count, layer.gflop, us.name, ours_s, pair[1].name, theirs_s, ratio, low, high,
+        disturbed / (2 * rounds),
+    )  # fmt: skip
+
+
+def compare_all(
+    source: SourceModel, session: Session | None, threads: int, rounds: int
+) -> Iterator[tuple[int, KernelEntry | None]]:
+    """As ``bench_kernels``, in this process, which must have made no threads yet."""
+    cpus = tuple(usable_cpus()[:threads])
+    torch.set_num_threads(threads)
+    bind(cpus)
+    os.sched_setaffinity(0, cpus)
+    tuned = Tuned(session)
+    tuned.learn(source)
+    layers = layers_of(source)
+    with torch.inference_mode():
+        for number, (layer, count) in enumerate(layers.items(), start=1):
+            found = None
+            with suppress(UnsupportedWorkload):
+                found = compare(layer, count, tuned, rounds, cpus)
+            yield len(layers) - number, found
+
+
+@contextmanager
+def _known(db: str | None, threads: int) -> Iterator[Session | None]:
+    """The database; None where none was asked for and the default one is not there, or too old."""
+    with ExitStack() as stack:
+        session = None
+        with suppress(DatabaseMissing, DatabaseOlder) if db is None else nullcontext():
+            session = stack.enter_context(open_session(db, None, threads, probe=False, create=False))
+        yield session
+
+
+def main() -> None:
+    """What the process of ``bench_kernels`` does: a line for each layer."""
+    asked = json.loads(sys.argv[1])
+    shapes = {name: tuple(sizes) for name, sizes in (asked["shapes"] or {}).items()}
+    try:
+        with _known(asked["db"], asked["threads"]) as session:
+            source = load_model(asked["model"], shapes, asked["batch"])
+            for left, found in compare_all(source, session, asked["threads"], asked["rounds"]):
+                print(json.dumps({"left": left, "found": found and asdict(found)}), flush=True)
+    except AutotuneError as error:
+        print(json.dumps({"error": str(error)}), flush=True)
+    except KeyboardInterrupt:
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()
