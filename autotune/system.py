@@ -1,11 +1,15 @@
 """What Linux says of the machine in ``/proc`` and ``/sys``. Functions take another root for tests."""
 
+import ctypes
+import signal
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path("/")
 CPUS = Path("sys/devices/system/cpu")
+_PR_SET_PDEATHSIG = 1
 
 
 class Cache(NamedTuple):
@@ -59,3 +63,9 @@ def cpu_list(text: str) -> list[int]:
     """CPUs of a list as the kernel writes it, such as ``0-2,5``."""
     ends = [part.partition("-")[::2] for part in text.split(",") if part]
     return [cpu for first, last in ends for cpu in range(int(first), int(last or first) + 1)]
+
+
+def die_with_parent() -> None:
+    """Asks Linux to kill this process when its parent dies, however it dies."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -107,7 +107,8 @@ class _Contest:
 def between(task: Task, read_bytes: int) -> Between:
     """What a model that runs over and over does between two runs of a kernel of its own.
 
-    The other kernels read their weights; the one before writes this one's inputs. ``benchmarks/share.py``
+    The other kernels read their weights and what is passed on; then this one's outputs are where another's
+    lay not long ago, and its inputs have just been written. ``benchmarks/share.py``
     compares this with caches that are warm, and with cold ones.
     """
     return Between(Cache.MODEL, read_bytes, task.passed) if read_bytes else BACK_TO_BACK

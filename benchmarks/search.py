@@ -5,7 +5,8 @@
 
 TVM's is its evolutionary search with its XGBoost cost model over features of lowered programs, in rounds of
 32 and with a model from the 33rd trial on (its default would wait for 100); ours begins with smaller rounds.
-Both propose; the same
+Ours searches the spaces
+that ``autotune run`` does, a template and TVM's; with ``--same-space``, TVM's alone. Both propose; the same
 pool builds, checks and times; each starts from nothing, and their turns alternate. The workloads were never
 looked at while the searchers were made. Writes ``benchmarks/results/search.json``.
 """
@@ -15,7 +16,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,11 @@ from costmodels.values import TreeValueModel
 from search.compiler import load_tensor_intrinsics
 from search.problem import Candidate, Measurement, Workload
 from search.searchers import DEFAULT, SEARCHERS, Scorers
+from search.searchers.base import Searcher
+from search.searchers.portfolio import PortfolioSearcher
+from search.searchers.seeded import SeededSearcher
+from search.space import Space
+from search.spaces import spaces_of
 from search.spaces.tir import module_of, workload_from_tir
 from search.spaces.trace import TraceSpace, trace_to_json
 
@@ -87,6 +93,8 @@ WORKLOADS: dict[str, Callable[[], tirx.PrimFunc]] = {
     "softmax": lambda: _softmax(128, 768),
 }
 
+SpacesOf = Callable[[Workload, Target], Sequence[Space]]
+
 Curve = list[float]
 """Best latency in seconds after each trial; infinite before the first success."""
 
@@ -105,12 +113,16 @@ class OwnTime:
 
 
 def ours(
-    searcher: str, workload: Workload, target: Target, pool: Pool, seed: int, trials: int
+    searcher: str, spaces_of: SpacesOf, workload: Workload, target: Target, pool: Pool, seed: int, trials: int
 ) -> dict[str, Any]:
-    """One of our searchers, from nothing."""
+    """One of our searchers in each space, as ``autotune run`` has them, from nothing."""
     own, started = OwnTime(), time.perf_counter()
-    scorers = Scorers(TreeCostModel(seed), TreeValueModel(seed))
-    chooser = own(lambda: SEARCHERS[searcher](TraceSpace(workload, target), scorers, seed))
+    spaces = own(lambda: spaces_of(workload, target))
+    models = {s.name: (TreeCostModel(seed), TreeValueModel(seed)) for s in spaces}
+    make = SEARCHERS[searcher]
+    chooser = PortfolioSearcher(
+        {s.name: _seeded(make(s, Scorers(*models[s.name]), seed), s, seed) for s in spaces}, seed
+    )
     measured: list[Measurement] = []
     while len(measured) < trials:
         size = min(max(FIRST_ROUND, len(measured) // 2), ROUND, trials - len(measured))
@@ -118,8 +130,25 @@ def ours(
         if not candidates:
             break
         new = _measure(pool, workload, candidates, measured)
-        own(lambda new=new: [chooser.update(new), *(s.add(workload, new) for s in scorers)])
+        own(lambda new=new: _tell(chooser, models, workload, new))
     return _result(measured, trials, own, started)
+
+
+def _seeded(searcher: Searcher, space: Space, seed: int) -> Searcher:
+    first = space.first()
+    return SeededSearcher(searcher, space, lambda: [] if first is None else [first], seed)
+
+
+def _tell(
+    chooser: Searcher,
+    models: Mapping[str, tuple[TreeCostModel, TreeValueModel]],
+    workload: Workload,
+    new: Sequence[Measurement],
+) -> None:
+    chooser.update(new)
+    for name, pair in models.items():
+        for model in pair:
+            model.add(workload, [m for m in new if m.candidate.space == name])
 
 
 def metaschedule(workload: Workload, target: Target, pool: Pool, seed: int, trials: int) -> dict[str, Any]:
@@ -192,10 +221,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--searcher", default=DEFAULT)
+    parser.add_argument("--same-space", action="store_true", help="search TVM's space alone, as TVM does")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=max(BUDGETS))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
+    spaces: SpacesOf = (lambda w, t: [TraceSpace(w, t)]) if options.same_space else spaces_of
     load_tensor_intrinsics()
     console = Console()
     target = resolve_target(None, usable_cores())
@@ -205,7 +236,7 @@ def main() -> None:
         for name in options.workloads.split(","):
             workload = workload_from_tir(WORKLOADS[name](), name)
             with Pool(canonical(target), usable_cores()) as pool:
-                us = ours(options.searcher, workload, target, pool, seed, options.trials)
+                us = ours(options.searcher, spaces, workload, target, pool, seed, options.trials)
                 them = metaschedule(workload, target, pool, seed, options.trials)
             results.append({"workload": name, "seed": seed, "ours": us, "tvm": them})
             ratios = " ".join(f"{r:.2f}" for r in _ratios(results[-1], options.trials).values())

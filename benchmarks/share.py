@@ -1,4 +1,4 @@
-"""A kernel's recorded latency against its share in the running artifact, with caches warm and cold.
+"""The time of a kernel alone against its share in the running artifact, in each state of the caches.
 
     python -m benchmarks.models --no-bench --minutes 4 --out OUT
     python -m benchmarks.share --out OUT
@@ -96,7 +96,7 @@ def serve(folder: Path) -> None:
         for _ in range(RUNS):
             machine["main"](*tensors)
         median_s = {name: statistics.median(s) for name, s in taken.items()}
-        print(json.dumps({name: s - median_s[IDLE] for name, s in median_s.items()}), flush=True)
+        print(json.dumps({name: s - median_s.get(IDLE, 0.0) for name, s in median_s.items()}), flush=True)
 
 
 def compare(name: str, folder: Path, console: Console) -> dict[str, dict[str, list[float]]]:
@@ -130,8 +130,8 @@ def compare(name: str, folder: Path, console: Console) -> dict[str, dict[str, li
                             (steady if same < STEADY * inside_s else unsteady).append(found_s)
                         if len(steady) == REPEATS:
                             break
-                    taken = zip(*(steady or unsteady), strict=True)
-                    found[state.cache.value][task.name] = [statistics.median(x) for x in taken]
+                    if taken := list(zip(*(steady or unsteady), strict=True)):
+                        found[state.cache.value][task.name] = [statistics.median(x) for x in taken]
     return found
 
 

@@ -3,7 +3,7 @@
     python -m benchmarks.vendor --models squeezenet,bert_base
     python -m benchmarks.vendor --db autotune.db     # the best that was measured there; else first guesses
 
-What ``autotune bench MODEL --kernels`` does, each layer once. Writes ``benchmarks/results/vendor.json``.
+What ``autotune bench MODEL --kernels`` does for each. Writes ``benchmarks/results/vendor.json``.
 """
 
 import argparse
@@ -33,18 +33,18 @@ def main() -> None:
     options = parser.parse_args()
     console = Console()
     console.width = max(console.width, WIDTH)
-    found: dict[str, KernelEntry] = {}
+    found: list[KernelEntry] = []
     options.out.mkdir(parents=True, exist_ok=True)
     for model in options.models.split(","):
         with console.status(model) as status:
             asked = bench_kernels(model, None, None, options.db, usable_cores(), options.rounds)
             for left, kernel in asked:
                 if kernel:
-                    found.setdefault(kernel.layer, kernel)
+                    found.append(kernel)
                 status.update(f"{model}: {left} layers left")
-                (options.out / "vendor.json").write_text(json.dumps([asdict(k) for k in found.values()]))
-    print_kernels(list(found.values()), console)
-    console.print(f"{sum(k.ratio < CLOSE for k in found.values())} below {CLOSE}", highlight=False)
+                (options.out / "vendor.json").write_text(json.dumps([asdict(k) for k in found]))
+    print_kernels(found, console)
+    console.print(f"{sum(k.ratio < CLOSE for k in found)} below {CLOSE}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,8 @@ def pair_of(pool: Pool, workload: Workload, console: Console) -> tuple[Candidate
         ((a, b) for n, a in enumerate(good) for b in good[n + 1 :]),
         key=lambda pair: abs(pair[1].latency_s / pair[0].latency_s - DIFFERENCE),
     )
+    if not by_guess:
+        raise SystemExit(f"{workload.name}: fewer than two of {SAMPLED} candidates could be timed")
     pairs = [(a.candidate, b.candidate) for a, b in by_guess[:PAIRS]]
     seen: list[list[float]] = [[] for _ in pairs]
     for look in track(range(LOOKS), "looking for a pair", console=console, transient=True):

@@ -3,8 +3,8 @@
 Every distinct convolution and matrix product of a model becomes a model of its own, with a bias and a relu
 (without, where both operands are computed), and goes through the passes that all models go through. What the
 database knows of the same sum with another end (a residual, another activation) counts if it is a tile; else
-it is the first guess. The vendor is the fastest, in a pilot, of ``autotune.bench.vendors``. All cores, warm
-caches.
+it is the first guess. The vendor is the fastest, in a pilot, of ``autotune.bench.vendors``. Warm caches. On
+Linux only, which tells how long threads waited for cores.
 """
 
 import json
@@ -12,7 +12,8 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import cache
@@ -35,6 +36,7 @@ from autotune.hardware import usable_cpus
 from autotune.measure.statistics import speed_ratio
 from autotune.measure.threads import bind
 from autotune.session import Session, open_session
+from autotune.system import die_with_parent
 from autotune.target import host_target
 from db.errors import DatabaseMissing, DatabaseOlder
 from search.compiler import compile_kernel
@@ -52,7 +54,7 @@ GUESS = "guess"
 
 
 class KernelsFailed(AutotuneError):
-    """The process that compares kernels ended early."""
+    """Kernels could not be compared with the vendors'."""
 
     exit_code = 35
 
@@ -64,7 +66,7 @@ def bench_kernels(
     db: str | None,
     threads: int,
     rounds: int,
-) -> Iterator[tuple[int, KernelEntry | None]]:
+) -> Generator[tuple[int, KernelEntry | None]]:
     """Compares the layers of a model.
 
     Args:
@@ -76,30 +78,39 @@ def bench_kernels(
         How many layers are left, and what was found of one; None where we have no kernel for it.
 
     Raises:
-        KernelsFailed: Its process ended early.
+        KernelsFailed: The database or the model cannot be used, or the process ended early.
     """
+    if sys.platform != "linux":
+        raise KernelsFailed("kernels are compared with the vendors' on Linux only")
     asked = {
         "model": model, "shapes": shapes, "batch": batch, "db": db, "threads": threads, "rounds": rounds
     }  # fmt: skip
-    process = subprocess.Popen(
-        [sys.executable, "-m", "autotune.bench.kernels", json.dumps(asked)],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
-             "TVM_NUM_THREADS": str(threads), "TVM_THREAD_POOL_SPIN_COUNT": SPINS},
-    )  # fmt: skip
-    assert process.stdout and process.stderr
-    try:
-        for line in process.stdout:
-            said = json.loads(line)
-            if "error" in said:
-                raise KernelsFailed(said["error"])
-            yield said["left"], KernelEntry(**said["found"]) if said["found"] else None
-        if process.wait():
-            last = process.stderr.read().strip().splitlines()[-1:]
-            raise KernelsFailed(f"comparing kernels ended early: {last or process.returncode}")
-    finally:
-        process.kill()
-        process.wait()
+    environment = {
+        **os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+        "TVM_NUM_THREADS": str(threads), "TVM_THREAD_POOL_SPIN_COUNT": SPINS,
+    }  # fmt: skip
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "autotune.bench.kernels", json.dumps(asked)], env=environment, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+        ) as process,
+    ):  # fmt: skip
+        os.sched_setaffinity(process.pid, usable_cpus())  # ours may have been narrowed by TVM
+        assert process.stdout
+        try:
+            for line in process.stdout:
+                said = json.loads(line)
+                if "error" in said:
+                    raise KernelsFailed(said["error"])
+                yield said["left"], KernelEntry(**said["found"]) if said["found"] else None
+            code = process.wait()
+        finally:
+            process.kill()
+        if code:
+            errors.seek(0)
+            last = (errors.read().strip().splitlines() or [f"exit code {code}"])[-1]
+            raise KernelsFailed(f"comparing kernels ended early: {last}")
 
 
 class Tuned:
@@ -164,7 +175,9 @@ def ours(layer: Layer, numbers: Numbers, tuned: Tuned, cpus: Sequence[int]) -> S
         kernel(*tensors)
         return output
 
-    return Side(name, run, cpus[:1])
+    if any(tuple(t.shape) != s.shape for t, s in zip(tensors, workload.args, strict=True)):
+        raise UnsupportedWorkload("its inputs are prepared by another kernel")  # and nothing would check them
+    return Side(name, run, cpus[:1], cpus)
 
 
 def sides(layer: Layer, tuned: Tuned, cpus: Sequence[int]) -> list[Side]:
@@ -179,7 +192,7 @@ def sides(layer: Layer, tuned: Tuned, cpus: Sequence[int]) -> list[Side]:
         with suppress(ImportError, RuntimeError, AttributeError):  # not installed, or not for this shape
             for name, run in ways(layer, numbers):
                 run()
-                found.append(Side(name, run, cpus))
+                found.append(Side(name, run, cpus, cpus))
     return found
 
 
@@ -198,13 +211,15 @@ def compare(layer: Layer, count: int, tuned: Tuned, rounds: int, cpus: tuple[int
     """Times our kernel and the vendors' fastest in pairs.
 
     Raises:
-        UnsupportedWorkload: We have no kernel.
+        UnsupportedWorkload: We have no kernel, or no vendor has, or the layer takes no longer than its call.
         KernelsFailed: The two compute different things.
     """
     costs = calls_s(layer.least(), cpus)
     us, *ways = (
         side._replace(call_s=costs.get(side.name, costs[GUESS])) for side in sides(layer, tuned, cpus)
     )
+    if not ways:
+        raise UnsupportedWorkload("no vendor computes it")
     expected = us.output()
     for way in ways:
         error = np.abs(way.output() - expected).max() / expected.max()
@@ -218,8 +233,10 @@ def compare(layer: Layer, count: int, tuned: Tuned, rounds: int, cpus: tuple[int
             waited, mean_s = pair[number].sample()
             disturbed += waited > QUIET_S
             samples[number].append(mean_s)
-    ratio, low, high = speed_ratio(*samples)
     ours_s, theirs_s = (statistics.median(s) for s in samples)
+    if min(ours_s, theirs_s) <= 0:
+        raise UnsupportedWorkload("it takes no longer than its call")
+    ratio, low, high = speed_ratio(*samples)
     return KernelEntry(
         str(layer), count, layer.gflop, us.name, ours_s, pair[1].name, theirs_s, ratio, low, high,
         disturbed / (2 * rounds),
@@ -247,7 +264,7 @@ def compare_all(
 
 @contextmanager
 def _known(db: str | None, threads: int) -> Iterator[Session | None]:
-    """The database; None where none was asked for and the default one is not there, or too old."""
+    """The database; None where none was named and the default one is not there, or too old."""
     with ExitStack() as stack:
         session = None
         with suppress(DatabaseMissing, DatabaseOlder) if db is None else nullcontext():
@@ -257,15 +274,17 @@ def _known(db: str | None, threads: int) -> Iterator[Session | None]:
 
 def main() -> None:
     """What the process of ``bench_kernels`` does: a line for each layer."""
-    asked = json.loads(sys.argv[1])
+    die_with_parent()
+    asked, answers = json.loads(sys.argv[1]), os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
     shapes = {name: tuple(sizes) for name, sizes in (asked["shapes"] or {}).items()}
     try:
         with _known(asked["db"], asked["threads"]) as session:
             source = load_model(asked["model"], shapes, asked["batch"])
             for left, found in compare_all(source, session, asked["threads"], asked["rounds"]):
-                print(json.dumps({"left": left, "found": found and asdict(found)}), flush=True)
+                print(json.dumps({"left": left, "found": found and asdict(found)}), file=answers, flush=True)
     except AutotuneError as error:
-        print(json.dumps({"error": str(error)}), flush=True)
+        print(json.dumps({"error": str(error)}), file=answers, flush=True)
     except KeyboardInterrupt:
         raise SystemExit(1) from None
 

@@ -71,8 +71,10 @@ class Layer:
             return " . ".join("x".join(str(n) for n in shape) for shape in (self.x, self.w))
         stride = f"/{self.strides[0]}" if max(self.strides) > 1 else ""
         groups = f", {self.groups} groups" if self.groups > 1 else ""
+        dilated = f", dilated {self.dilation[0]}" if max(self.dilation) > 1 else ""
         channels, height, width = self.x[1:]
-        return f"{height}x{width}x{channels} {self.w[2]}x{self.w[3]}{stride} to {self.w[0]}{groups}"
+        size = f"{self.w[2]}x{self.w[3]}{stride}"
+        return f"{height}x{width}x{channels} {size} to {self.w[0]}{groups}{dilated}"
 
 
 def calls_in(function: Any, *names: str) -> list[Any]:
@@ -88,9 +90,20 @@ def calls_in(function: Any, *names: str) -> list[Any]:
 
 
 def layers_of(source: SourceModel) -> Counter[Layer]:
-    """The distinct ones of a model, with how often each occurs."""
+    """The distinct ones of a model that can be compared, with how often each occurs."""
     module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
-    return Counter(map(Layer.of, calls_in(module["main"], "relax.nn.conv2d", "relax.matmul")))
+    calls = calls_in(module["main"], "relax.nn.conv2d", "relax.matmul")
+    return Counter(Layer.of(call) for call in calls if _comparable(call))
+
+
+def _comparable(call: Any) -> bool:
+    """Whether it is of float32, and a convolution has constant weights."""
+    types = [e.ty for e in (*call.args, call)]
+    weights = constant(call.args[1])
+    plain = all(str(t.dtype) == "float32" and len(static_shape(t) or ()) > 1 for t in types)
+    if call.op.name == "relax.matmul":
+        return plain and (weights is None or weights.ndim == 2)
+    return plain and weights is not None
 
 
 def source_of(layer: Layer, numbers: Numbers) -> SourceModel:

@@ -49,12 +49,13 @@ def print_kernels(kernels: Sequence[KernelEntry], console: Console) -> None:
         times = f"x{k.count}" if k.count > 1 else ""
         table.add_row(*map(escape, (k.layer, times, k.ours, ours, k.vendor, theirs, ratio)))
     console.print(table)
+    disturbed = statistics.mean(k.disturbed for k in kernels)
     faster, saved_s = sum(k.would_save_s > 0 for k in kernels), sum(k.would_save_s for k in kernels)
     ratios = [k.ratio for k in kernels]
     console.print(
         f"{_count(len(kernels), 'layer')}: theirs/ours {statistics.geometric_mean(ratios):.2f} (geometric "
         f"mean), {min(ratios):.2f} at worst. A vendor's kernel is faster for {faster}: they would "
-        f"save {saved_s * 1e3:.2f} ms a run.",
+        f"save {saved_s * 1e3:.2f} ms a run. Other load had the cores in {disturbed:.0%} of the samples.",
         highlight=False,
     )
 

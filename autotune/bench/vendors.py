@@ -9,6 +9,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,6 @@ from torch.nn import functional
 
 from autotune.bench.layers import Layer, Numbers
 from autotune.frontends.fold import Array
-from autotune.hardware import usable_cpus
 from autotune.measure.timing import seconds
 
 WARM_S = 15e-3  # of calls before a sample: by then the other side's threads have given up waiting for work
@@ -32,25 +32,31 @@ Run = Callable[[], Any]
 
 def waited_s() -> float:
     """Seconds in all that threads of this process were ready to run while others had the cores."""
-    return sum(int(t.read_text().split()[1]) for t in Path("/proc/self/task").glob("*/schedstat")) / 1e9
+    waited_ns = 0
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError):  # it has ended
+            waited_ns += int(thread.read_text().split()[1])
+    return waited_ns / 1e9
 
 
 class Side(NamedTuple):
     """Who computes a layer.
 
     Attributes:
-        cpus: Where the calling thread may run; TVM wants it bound.
+        caller: Where the calling thread may run; TVM wants it bound.
+        cpus: Where all threads may.
         call_s: What a call takes for next to no work.
     """
 
     name: str
     run: Run
+    caller: Sequence[int]
     cpus: Sequence[int]
     call_s: float = 0.0
 
     def sample(self) -> tuple[float, float]:
         """Seconds that its threads waited for cores, nearly none if it can be, and the mean of a call."""
-        os.sched_setaffinity(0, self.cpus)
+        os.sched_setaffinity(0, self.caller)
         calls, until = 0, time.perf_counter() + WARM_S
         while time.perf_counter() < until:
             self.run()
@@ -60,7 +66,7 @@ class Side(NamedTuple):
             before = waited_s()
             mean_s = seconds(self.run, math.ceil(calls * SAMPLE_S / WARM_S))
             taken.append((waited_s() - before, mean_s - self.call_s))
-        os.sched_setaffinity(0, usable_cpus())  # threads that are made from here on inherit it
+        os.sched_setaffinity(0, self.cpus)  # threads that are made from here on inherit it
         return min(taken)
 
     def output(self) -> Array:
@@ -89,7 +95,8 @@ def torch_ways(layer: Layer, numbers: Numbers) -> Iterator[tuple[str, Run]]:
     elif layer.weights:
         rows, transposed = math.prod(x.shape[:-1]), w.t().contiguous()
         yield "torch", lambda: functional.linear(x, transposed, bias)
-        yield "torch addmm", lambda: torch.addmm(bias, x, w)
+        flat = x.reshape(rows, -1)
+        yield "torch addmm", lambda: torch.addmm(bias, flat, w)
         for_dnn, linear = dnn._reorder_linear_weight(transposed, rows), dnn._linear_pointwise.default
         yield "oneDNN", lambda: linear(x, for_dnn, bias, "relu", [], "")
         for_mkl = torch.ops.mkl._mkl_reorder_linear_weight(transposed, rows)

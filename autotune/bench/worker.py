@@ -1,8 +1,6 @@
 """The process of one contestant: ``python -m autotune.bench.worker FD``. Runs only when it is told to."""
 
-import ctypes
 import gc
-import signal
 import sys
 import time
 from importlib import metadata
@@ -13,8 +11,8 @@ import numpy as np
 
 from autotune.bench.contestant import Contestant, Run, Unavailable, timed
 from autotune.bench.protocol import Enter, Entered, Failure, Reply, Request, Sample, Started
+from autotune.system import die_with_parent
 
-_PR_SET_PDEATHSIG = 1
 _TRIAL_S = 0.2  # of runs to tell how long one takes
 _SLOW_S = 2.0  # a first run that takes longer says enough
 
@@ -63,8 +61,7 @@ def _explain(error: Exception) -> str:
 
 
 def main() -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # however the benchmark dies
+    die_with_parent()
     connection = Connection(int(sys.argv[1]))
     connection.send(Started())
     run: Run | None = None

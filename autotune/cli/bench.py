@@ -35,6 +35,7 @@ def bench(
 
     Example: `autotune bench resnet18 --rounds 50 --kernels`
     """
+    from contextlib import closing
     from dataclasses import replace
 
     from autotune.api import DEFAULT_FOLDER
@@ -42,6 +43,7 @@ def bench(
     from autotune.bench.table import print_bench
     from autotune.cli.console import console
     from autotune.deliver import writing
+    from autotune.errors import AutotuneError
     from autotune.manifest import BENCH_NAME, REPORT_NAME, Manifest
     from autotune.report.html import write_report
     from autotune.session import check_threads
@@ -55,20 +57,25 @@ def bench(
             f"no compiled model in {default}: only the peers are measured (autotune run {model} makes one)"
         )
     manifest = Manifest.read(folder) if folder else None
+    failed: AutotuneError | None = None
     with screen.status("preparing") as status:
         result = bench_model(
             model, folder, threads, rounds, parse_shapes(input), check_batch(batch),
             peers.split(",") if peers else None, lambda text: status.update(text),
         )  # fmt: skip
         if kernels:
-            from autotune.bench.kernels import bench_kernels
+            from autotune.bench.kernels import KernelsFailed, bench_kernels
 
             found = []
             asked = bench_kernels(model, parse_shapes(input), check_batch(batch), db, threads, rounds)
             status.update("comparing kernels")
-            for left, kernel in asked:
-                found += [kernel] if kernel else []
-                status.update(f"comparing kernels: {len(found)} done, {left} left")
+            try:
+                with closing(asked):
+                    for left, kernel in asked:
+                        found += [kernel] if kernel else []
+                        status.update(f"comparing kernels: {len(found)} done, {left} left")
+            except KernelsFailed as error:  # the rounds are done: what they showed is kept
+                failed = error
             result = replace(result, kernels=tuple(found))
     if json:
         typer.echo(result.to_json())
@@ -78,3 +85,5 @@ def bench(
         with writing(folder, "--artifact"):  # the report then shows the peers as well
             (folder / BENCH_NAME).write_text(result.to_json())
             write_report(manifest, folder / REPORT_NAME, result)
+    if failed:
+        raise failed

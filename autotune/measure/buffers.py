@@ -23,7 +23,8 @@ class Buffer:
 
     Attributes:
         tensor: What a compiled kernel takes that does not check its arguments; bytes, whatever the dtype.
-        lines: The whole lines of a cache in it, 16 int32 each, for kernels of our own.
+        lines: The whole lines of a cache in it, 16 int32 each, for kernels of our own; what is left over at
+            the end, less than a line, is in none.
         array: The same memory for NumPy.
     """
 

@@ -58,7 +58,8 @@ def wins(ours_s: ArrayLike, theirs_s: ArrayLike, tie: float = 0.0) -> Floats:
         tie: Share of the lesser time by which two that tie may differ.
     """
     ours, theirs = _paired(ours_s, theirs_s)
-    tied = np.abs(ours - theirs) <= tie * np.minimum(ours, theirs)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        tied = (ours == theirs) | (np.abs(ours - theirs) <= tie * np.minimum(ours, theirs))
     return np.where(tied, 0.5, ours < theirs)
 
 

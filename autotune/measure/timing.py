@@ -110,7 +110,7 @@ def probe(run: Run) -> tuple[float, ...]:
 
 
 SLAB = 1 << 20  # bytes that a sweep reads at a time
-_LINE = 16  # floats in a line of a cache
+_LINE = 16  # numbers of 32 bits in a line of a cache
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,7 @@ class FixedKernels:
         probe: Multiplies small matrices on each thread for about a millisecond: how quiet is the machine?
         read: Reads a slab of memory on all threads, which drives other data out of their caches.
         same: Writes lines of a tensor of any size, on all threads, each with what it holds.
+        mask: What ``same`` changes in a line: nothing.
         cache_bytes: Of all caches together.
     """
 

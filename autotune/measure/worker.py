@@ -10,7 +10,6 @@ around. A runner that dies takes nothing along, for its builder has never run an
 copied must have one thread only: that is why only runners run kernels.
 """
 
-import ctypes
 import gc
 import os
 import resource
@@ -34,7 +33,6 @@ if _torch is not None:
 
 from tvm.target import Target
 
-from autotune.hardware import describe_hardware
 from autotune.measure import timing
 from autotune.measure.case import Case
 from autotune.measure.process import lacks_memory
@@ -58,13 +56,13 @@ from autotune.measure.protocol import (
 )
 from autotune.measure.runner import Misbehaved, Runner
 from autotune.measure.threads import bind
+from autotune.system import caches, die_with_parent
 from search.compiler import compile_kernel
 from search.errors import InvalidCandidate, last_line
 from search.problem import ErrorKind, MeasureError
 from search.spaces.trace import apply_trace
 
 UNKNOWN_CACHE = 1 << 26  # bytes to sweep where the system does not tell the size of its caches
-_PR_SET_PDEATHSIG = 1
 _SAID_BYTES = 4096  # of the end of what a process wrote before it died
 
 
@@ -79,7 +77,8 @@ class Worker:
         self._built: dict[int, Any] = {}
         self._case: Case | None = None
         self._runner: Runner | None = None
-        cache_bytes = sum(describe_hardware(probe=False).features["cache_bytes"].values()) or UNKNOWN_CACHE
+        sizes = {(c.name, c.shared): c.bytes for cpu in cpus for c in caches(cpu)}
+        cache_bytes = sum(sizes.values()) or UNKNOWN_CACHE
         self._kernels = timing.fixed_kernels(self.compile, len(cpus), cache_bytes)
 
     def serve(self) -> None:
@@ -179,12 +178,6 @@ class Worker:
             lines = said.read().decode(errors="replace").strip().splitlines()
         ending = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exited with {code}"
         return Ended(f"{ending}: {lines[-1].strip()[:300]}" if lines else ending)
-
-
-def die_with_parent() -> None:
-    """Asks Linux to kill this process when its parent dies, however it dies."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def limit(request: Fork) -> None:

@@ -93,15 +93,21 @@ class History:
         return found
 
     def _realize(self, draft: Draft) -> Candidate | None:
-        """The draft's candidate, the same whenever it is asked for; None where it is illegal or measured."""
+        """The draft's candidate; None where it is illegal or measured.
+
+        It follows from the draft and the measurements alone, so that what gave nothing need not be tried
+        again. What a draft leaves open is drawn anew once more is measured.
+        """
         if draft in self._barren:
             return None
-        rng = np.random.default_rng([self._seed, zlib.crc32(repr(draft).encode())])
+        count = len(self.measurements)
+        rng = np.random.default_rng([self._seed, count, zlib.crc32(repr(draft).encode())])
         with suppress(InvalidCandidate):
             candidate = self._space.realize(draft, rng)
             if candidate.choices not in self.measured:
                 return candidate
-        self._barren.add(draft)
+        if None not in draft:
+            self._barren.add(draft)
         return None
 
     def draw_new(self, n: int, taken: set[tuple[Choice, ...]]) -> list[Candidate]:

@@ -6,21 +6,20 @@ from contextlib import suppress
 import numpy as np
 from tvm.target import Target
 
-from search.errors import InvalidCandidate, UnsupportedWorkload
+from search.errors import UnsupportedWorkload
 from search.problem import Candidate, Workload
 from search.space import Space
 from search.spaces import contraction, loops, trace, winograd
+from search.spaces.template import TemplateSpace
 
-Make = Callable[[Workload, Target], Space]
-
-TEMPLATES: dict[str, Make] = {
+TEMPLATES: dict[str, Callable[[Workload, Target], TemplateSpace]] = {
     contraction.SPACE_NAME: contraction.ContractionSpace,
     winograd.SPACE_NAME: winograd.WinogradSpace,
     loops.SPACE_NAME: loops.LoopSpace,
 }
 """By name, the most special first."""
 
-SPACES: dict[str, Make] = {**TEMPLATES, trace.SPACE_NAME: trace.TraceSpace}
+SPACES: dict[str, Callable[[Workload, Target], Space]] = {**TEMPLATES, trace.SPACE_NAME: trace.TraceSpace}
 
 
 def spaces_of(workload: Workload, target: Target) -> list[Space]:
@@ -40,7 +39,7 @@ def spaces_of(workload: Workload, target: Target) -> list[Space]:
     return found
 
 
-def template_of(workload: Workload, target: Target) -> Space:
+def template_of(workload: Workload, target: Target) -> TemplateSpace:
     """The most special template that applies.
 
     Raises:
@@ -54,8 +53,7 @@ def template_of(workload: Workload, target: Target) -> Space:
 
 def first_guess(workload: Workload, target: Target) -> Candidate | None:
     """The candidate that is good for all that is known without measuring; None where nothing is."""
-    with suppress(UnsupportedWorkload, InvalidCandidate):
+    with suppress(UnsupportedWorkload):
         space = template_of(workload, target)
-        if (draft := space.first()) is not None:
-            return space.realize(draft, np.random.default_rng(0))
+        return space.realize(space.first(), np.random.default_rng(0))
     return None

@@ -1,6 +1,6 @@
 """What all templates have in common: knobs whose values say how TVM's schedule primitives are applied."""
 
-from abc import abstractmethod
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,8 +20,8 @@ class _Schedule(Schedule):  # type: ignore[misc]
 
 
 for _name, _method in vars(Schedule).items():
-    if _unchecked := getattr(_method, "__wrapped__", None):
-        setattr(_Schedule, _name, _unchecked)
+    if inspect.isfunction(_method) and hasattr(_method, "__wrapped__"):
+        setattr(_Schedule, _name, _method.__wrapped__)
 
 
 class TemplateSpace(KnobSpace):
@@ -44,19 +44,19 @@ class TemplateSpace(KnobSpace):
         super().__init__(workload, name, knobs, constraints)
         self._module = module_of(workload)
         if not self.count():
-            raise UnsupportedWorkload(f"{workload.name}: no tile fits the registers")
+            raise UnsupportedWorkload(f"{workload.name}: {name} has no configuration for it")
         try:
             self.realize(self.first(), np.random.default_rng(0))
         except InvalidCandidate as error:
             raise UnsupportedWorkload(f"{workload.name}: {error}") from error
 
-    @abstractmethod
     def first(self) -> Draft:
         """The draft that a formula takes for the best."""
+        raise NotImplementedError
 
-    @abstractmethod
     def _apply(self, s: Schedule, **config: Any) -> None:
         """Schedules the kernel by a configuration; may raise whatever TVM does where that cannot be."""
+        raise NotImplementedError
 
     def realize(self, draft: Draft, rng: np.random.Generator) -> Candidate:
         config = self.configuration(draft)

@@ -91,6 +91,8 @@ def test_fewest_pairs() -> None:
 
 def test_ties_count_half() -> None:
     assert wins([1.0, 1.0, 2.0], [2.0, 1.0, 1.0]).tolist() == [1.0, 0.5, 0.0]
+    assert wins([math.inf, math.inf, 0.0], [math.inf, 1.0, 0.0], 0.01).tolist() == [0.5, 0.0, 0.5]
+    assert wins([1.0, 1.0], [1.009, 0.98], 0.01).tolist() == [0.5, 0.0]
     assert probability_faster([1.0] * 8, [1.0] * 8) == (0.5, *share_interval(4, 8))
 
 
