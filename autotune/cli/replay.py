@@ -28,7 +28,8 @@ def replay(
     ] = None,
     repeats: Annotated[int, typer.Option(help="Searches of each kind, with seeds 0, 1, ...", min=1)] = 20,
     batch: Annotated[
-        int, typer.Option(help="Candidates that a searcher proposes at once, at first.", min=1)
+        int,
+        typer.Option(help="Candidates proposed at once while little is known; the first come singly.", min=1),
     ] = 4,
     kernel_tuner: Annotated[
         str | None,
