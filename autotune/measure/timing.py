@@ -77,7 +77,7 @@ def _goes_on(samples: Sequence[float], taken_s: float, rival_s: Sequence[float])
 
 
 def pair(first: Run, second: Run, swap: bool, before: Run | None) -> Pair:
-    """Times two kernels in turn, several times; the median of each counts.
+    """Times two kernels in turn, several times unless once is clear; the median of each counts.
 
     Args:
         swap: Begin with the second.
@@ -87,9 +87,14 @@ def pair(first: Run, second: Run, swap: bool, before: Run | None) -> Pair:
     sides = list(zip((first, second), taken, strict=True))
     for run, samples in (sides[::-1] if swap else sides) * BURSTS:
         samples.append(_warm(run) if before is None else _after(before, run))
-        if sum(map(sum, taken)) > 2 * SLOW_S and all(taken):
+        if all(taken) and (sum(map(sum, taken)) > 2 * SLOW_S or _is_clear(*taken)):
             break
     return Pair(statistics.median(taken[0]), statistics.median(taken[1]))
+
+
+def _is_clear(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether the median of more would say the same."""
+    return max(first) * HOPELESS < min(second) or max(second) * HOPELESS < min(first)
 
 
 def _warm(run: Run) -> float:

@@ -95,6 +95,12 @@ def test_pairs_alternate_and_flush(kernel: Callable[[Sequence[float]], timing.Ru
     assert timing.pair(first, second, False, None) == pytest.approx((1e-3, 2e-3))
 
 
+def test_what_is_clear_is_timed_once(kernel: Callable[[Sequence[float]], timing.Run]) -> None:
+    runs: list[int] = []
+    pair = timing.pair(kernel([1e-3]), kernel([4e-3]), True, lambda: runs.append(1))
+    assert pair == pytest.approx((1e-3, 4e-3)) and len(runs) == 2
+
+
 def test_writing_lines_leaves_their_values_and_their_neighbours() -> None:
     kernels = timing.fixed_kernels(partial(compile_kernel, target=TARGET), 2, 1 << 20)
     buffer = Buffer(TensorSpec((7, 37), "float32"))  # not a whole number of lines
