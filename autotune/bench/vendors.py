@@ -110,15 +110,16 @@ def openvino_ways(layer: Layer, numbers: Numbers) -> Iterator[tuple[str, Run]]:
     """OpenVINO with images in its models' order or channels-last, in this thread or in its own."""
     for layout in ("NCHW", "NHWC") if layer.strides else ("",):
         request, output = openvino_request(layer, numbers, layout)
+        kept = (request, output, numbers)  # it reads the inputs where they lie, and does not own them
 
-        def infer(request: Any = request, output: Array = output) -> Array:
-            request.infer(share_outputs=True)
-            return output
+        def infer(kept: tuple[Any, Array, Numbers] = kept) -> Array:
+            kept[0].infer(share_outputs=True)
+            return kept[1]
 
-        def poll(request: Any = request, output: Array = output) -> Array:
-            request.start_async()
-            request.wait()
-            return output
+        def poll(kept: tuple[Any, Array, Numbers] = kept) -> Array:
+            kept[0].start_async()
+            kept[0].wait()
+            return kept[1]
 
         yield f"OpenVINO {layout}".rstrip(), infer
         yield f"OpenVINO async {layout}".rstrip(), poll
