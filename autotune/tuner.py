@@ -20,8 +20,7 @@ from autotune.manifest import CurvePoint
 from autotune.measure.family import ReferenceFailed
 from autotune.measure.pool import Pool
 from autotune.profile import Profile
-from costmodels.trees import TreeCostModel
-from costmodels.values import TreeValueModel
+from costmodels.by_space import SpaceModels
 from db.exchange.modules import SPACE_NAME as IMPORTED_SPACE
 from db.store import Store
 from db.values import Run
@@ -138,9 +137,7 @@ class Tuner:
         self._conditions = conditions
         self._store = store
         self._observe = observe
-        # Of each space, for decisions of different spaces have nothing in common.
-        self._models = {name: TreeCostModel(span=self._profile.span) for name in SPACES}
-        self._values = {name: TreeValueModel(span=self._profile.span) for name in SPACES}
+        self._models = SpaceModels(SPACES, span=self._profile.span)
         self._elsewhere: list[tuple[Workload, Candidate]] = []
         self._imported: list[tuple[Workload, Candidate]] = []
         self._searchers: dict[str, Searcher] = {}
@@ -204,7 +201,7 @@ class Tuner:
             each.update([m for _, m in known if m.candidate.workload == hash_])
         # In the order in which they were stored, over all tasks: the cost models depend on it.
         for hash_, some in groupby(known, lambda row: row[1].candidate.workload):
-            self._learn(tasks[hash_].task.workload, [m for _, m in some])
+            self._models.add(tasks[hash_].task.workload, [m for _, m in some])
         self.progress.records = len(known)
         self._retrace(run, [(id_, tasks[m.candidate.workload], m) for id_, m in known])
 
@@ -238,15 +235,8 @@ class Tuner:
         progress.trials = progress.earlier_trials = max(run.trials, progress.trials)
         progress.elapsed_s = run.elapsed_s
 
-    def _learn(self, workload: Workload, measured: Sequence[Measurement]) -> None:
-        for name in SPACES:
-            mine = [m for m in measured if m.candidate.space == name]
-            self._models[name].add(workload, mine)
-            self._values[name].add(workload, mine)
-
     def _searcher(self, space: Space, seed: int) -> Searcher:
-        scorers = Scorers(self._models[space.name], self._values[space.name])
-        inner = self._make_searcher(space, scorers, seed)
+        inner = self._make_searcher(space, Scorers(*self._models.of(space.name)), seed)
         return SeededSearcher(inner, space, partial(self._hints, space), seed)
 
     def _hints(self, space: Space) -> list[Draft]:
@@ -303,7 +293,7 @@ class Tuner:
         finally:
             with self._profile.span("search"):
                 searcher.update(measured)
-                self._learn(workload, measured)
+                self._models.add(workload, measured)
 
     def _give_up(self, task: TaskProgress, error: AutotuneError) -> None:
         """Leaves a task as it is; the others go on."""

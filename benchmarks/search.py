@@ -16,7 +16,7 @@ import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,7 @@ from autotune.hardware import usable_cores
 from autotune.measure.pool import Pool
 from autotune.measure.statistics import bootstrap_interval
 from autotune.target import canonical, resolve_target
-from costmodels.trees import TreeCostModel
-from costmodels.values import TreeValueModel
+from costmodels.by_space import SpaceModels
 from search.compiler import load_tensor_intrinsics
 from search.problem import Candidate, Measurement, Workload
 from search.searchers import DEFAULT, SEARCHERS, Scorers
@@ -118,10 +117,10 @@ def ours(
     """One of our searchers in each space, as ``autotune run`` has them, from nothing."""
     own, started = OwnTime(), time.perf_counter()
     spaces = own(lambda: spaces_of(workload, target))
-    models = {s.name: (TreeCostModel(seed), TreeValueModel(seed)) for s in spaces}
+    models = SpaceModels([s.name for s in spaces], seed)
     make = SEARCHERS[searcher]
     chooser = PortfolioSearcher(
-        {s.name: _seeded(make(s, Scorers(*models[s.name]), seed), s, seed) for s in spaces}, seed
+        {s.name: _seeded(make(s, Scorers(*models.of(s.name)), seed), s, seed) for s in spaces}, seed
     )
     measured: list[Measurement] = []
     while len(measured) < trials:
@@ -130,25 +129,13 @@ def ours(
         if not candidates:
             break
         new = _measure(pool, workload, candidates, measured)
-        own(lambda new=new: _tell(chooser, models, workload, new))
+        own(lambda new=new: (chooser.update(new), models.add(workload, new)))
     return _result(measured, trials, own, started)
 
 
 def _seeded(searcher: Searcher, space: Space, seed: int) -> Searcher:
     first = space.first()
     return SeededSearcher(searcher, space, lambda: [] if first is None else [first], seed)
-
-
-def _tell(
-    chooser: Searcher,
-    models: Mapping[str, tuple[TreeCostModel, TreeValueModel]],
-    workload: Workload,
-    new: Sequence[Measurement],
-) -> None:
-    chooser.update(new)
-    for name, pair in models.items():
-        for model in pair:
-            model.add(workload, [m for m in new if m.candidate.space == name])
 
 
 def metaschedule(workload: Workload, target: Target, pool: Pool, seed: int, trials: int) -> dict[str, Any]:

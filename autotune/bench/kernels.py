@@ -26,6 +26,7 @@ from tvm.target import Target
 
 from autotune.bench.layers import Layer, Numbers, calls_in, layers_of, source_of
 from autotune.bench.result import KernelEntry
+from autotune.bench.rounds import AGREES
 from autotune.bench.vendors import QUIET_S, Side, openvino_ways, torch_ways
 from autotune.errors import AutotuneError
 from autotune.frontends import load_model
@@ -49,7 +50,6 @@ from search.spaces.trace import apply_trace
 
 SPINS = "10000"  # turns, some 2 ms, that TVM's threads wait for work; by default so long that others starve
 PILOTS = 3  # samples of each way of the vendors
-AGREES = 1e-3  # of the largest output: float32 summed in another order, or by Winograd, stays below
 GUESS = "guess"
 
 
@@ -171,12 +171,13 @@ def ours(layer: Layer, numbers: Numbers, tuned: Tuned, cpus: Sequence[int]) -> S
     tensors.append(tvm.runtime.empty(workload.args[-1].shape, "float32"))
     output = np.from_dlpack(tensors[-1])
 
+    if any(tuple(t.shape) != s.shape for t, s in zip(tensors, workload.args, strict=True)):
+        raise UnsupportedWorkload("its inputs are prepared by another kernel")  # and nothing would check them
+
     def run() -> Array:
         kernel(*tensors)
         return output
 
-    if any(tuple(t.shape) != s.shape for t, s in zip(tensors, workload.args, strict=True)):
-        raise UnsupportedWorkload("its inputs are prepared by another kernel")  # and nothing would check them
     return Side(name, run, cpus[:1], cpus)
 
 

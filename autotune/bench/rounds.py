@@ -20,7 +20,7 @@ from autotune.measure.statistics import (
     verdict,
 )
 
-_AGREES = 1e-3  # of the largest output: float32 summed in another order stays far below, other models above
+AGREES = 1e-3  # of the largest output: float32 summed in another order stays far below, other models above
 _SAMPLE_S = 5e-3
 _SLOW_S = 0.5  # a run that takes longer, and longer than _SLOW times the fastest contestant's, is slow:
 _SLOW = 3.0
@@ -94,7 +94,7 @@ def _admit(
         note=entered.setting,
         version=entered.version,
         error=error,
-        agrees=error <= _AGREES,
+        agrees=error <= AGREES,
         prepare_s=prepare_s,
         burst=max(1, math.ceil(_SAMPLE_S / entered.once_s)),
     )

@@ -94,10 +94,7 @@ class WinogradSpace(TemplateSpace):
         outer, lane = s.split(channels, [None, self._input_lanes])
         s.reorder(image, p, q, outer, a, b, lane)
         self._write_out(s, [a, b, lane])
-        s.set_scope(rows, 0, "local")
-        s.compute_at(rows, outer, preserve_unit_loops=True)
-        s.parallel(s.fuse(image, p, q))
-        self._write_out(s, s.get_loops(rows)[-5:])
+        self._compute_in_tiles(s, rows, [image, p, q], outer, 5)
 
     def _multiply(self, s: Schedule, n: int, y: int, x: int) -> None:
         product = s.get_sblock(PRODUCT)
@@ -125,10 +122,14 @@ class WinogradSpace(TemplateSpace):
         outer, lane = s.split(channels, [None, int(np.gcd(int(s.get(channels).extent), self._lanes))])
         s.reorder(image, p, q, outer, yi, xi, lane)
         self._write_out(s, [yi, xi, lane])
-        s.set_scope(inverse, 0, "local")
-        s.compute_at(inverse, outer, preserve_unit_loops=True)
-        s.parallel(s.fuse(image, p, q))
-        self._write_out(s, s.get_loops(inverse)[-6:])
+        self._compute_in_tiles(s, inverse, [image, p, q], outer, 6)
+
+    def _compute_in_tiles(self, s: Schedule, block: Any, tiles: list[Any], at: Any, own: int) -> None:
+        """Tiles on all cores; a block where they use it, its ``own`` loops written out."""
+        s.set_scope(block, 0, "local")
+        s.compute_at(block, at, preserve_unit_loops=True)
+        s.parallel(s.fuse(*tiles))
+        self._write_out(s, s.get_loops(block)[-own:])
 
     @staticmethod
     def _write_out(s: Schedule, loops: list[Any]) -> None:

@@ -21,17 +21,20 @@ def call(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Compl
     )  # fmt: skip
 
 
+def run_without(code: str, heavy: set[str]) -> None:
+    """Runs code in a process of its own, which must not have imported any of these by its end."""
+    code += f"loaded = {heavy} & set(sys.modules)\nassert not loaded, loaded"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_help_loads_nothing_heavy() -> None:
     code = (
         "import sys\nfrom autotune.cli.app import app\nfrom typer.testing import CliRunner\n"
         "for command in ([], ['run'], ['bench'], ['db', 'stats']):\n"
         "    assert CliRunner().invoke(app, [*command, '--help']).exit_code == 0, command\n"
-        "heavy = {'torch', 'tvm', 'sklearn', 'onnx', 'numpy', 'sqlalchemy', 'matplotlib'}\n"
-        "heavy &= set(sys.modules)\n"
-        "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_without(code, {"torch", "tvm", "sklearn", "onnx", "numpy", "sqlalchemy", "matplotlib"})
 
 
 @pytest.mark.parametrize(
@@ -84,11 +87,8 @@ def test_a_missing_model_is_reported_before_anything_heavy_is_imported() -> None
         "from typer.testing import CliRunner\n"
         "for command in ('run', 'tasks', 'compile', 'bench'):\n"
         "    assert isinstance(CliRunner().invoke(app, [command, 'none.onnx']).exception, ModelNotFound)\n"
-        "heavy = {'torch', 'tvm', 'onnx', 'numpy', 'sqlalchemy'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run_without(code, {"torch", "tvm", "onnx", "numpy", "sqlalchemy"})
 
 
 def test_mistakes_as_json(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from search.problem import Candidate, ErrorKind, MeasureError, Measurement, Workload
 from search.scorer import Prediction, Scored, choices_of
+from search.searchers.base import Searcher
 from search.space import Draft, Space
 from search.spaces.knobs import KnobSpace
 from search.spaces.table import TableSpace
@@ -106,3 +107,15 @@ def rows_of(space: Space) -> set[Draft]:
     from search.space import enumerate_drafts
 
     return set(enumerate_drafts(space))
+
+
+def four_batches(searcher: Searcher, n: int) -> set[str]:
+    """The hashes of what a searcher suggests and hears of in four whole batches, none of them twice."""
+    seen = set[str]()
+    for _ in range(4):
+        suggested = searcher.suggest(n)
+        assert len(suggested) == n
+        assert not seen & {c.hash for c in suggested}
+        seen |= {c.hash for c in suggested}
+        searcher.update([measure(c) for c in suggested])
+    return seen

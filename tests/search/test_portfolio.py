@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import made_up
 import numpy as np
-from made_up import measure
+from made_up import four_batches, measure
 
 from search.problem import Candidate, ErrorKind, MeasureError, Measurement
 from search.searchers.base import Searcher
@@ -65,13 +65,7 @@ def test_credit_is_lost_when_another_space_brings_more() -> None:
 
 
 def test_where_a_space_runs_out_the_others_fill_up() -> None:
-    searcher, seen = portfolio(made_up.point(), made_up.narrow(), made_up.huge()), set[str]()
-    for _ in range(4):
-        suggested = searcher.suggest(10)
-        assert len(suggested) == 10
-        assert not seen & {c.hash for c in suggested}
-        seen |= {c.hash for c in suggested}
-        searcher.update([measure(c) for c in suggested])
+    assert len(four_batches(portfolio(made_up.point(), made_up.narrow(), made_up.huge()), 10)) == 40
 
 
 def test_every_point_of_small_spaces_is_found_once_and_then_none() -> None:

@@ -9,7 +9,7 @@ import made_up
 import numpy as np
 import pytest
 from kernels import TARGET, copy, matmul, workload
-from made_up import Ignorant, Oracle, differences, measure, quality
+from made_up import Ignorant, Oracle, differences, four_batches, measure, quality
 
 from costmodels.trees import TreeCostModel
 from costmodels.values import TreeValueModel
@@ -67,14 +67,7 @@ def space(request: pytest.FixtureRequest) -> Space:
 
 
 def test_never_twice(make: Make, space: Space) -> None:
-    searcher, seen = make(space, 0), set()
-    for _ in range(4):
-        suggested = searcher.suggest(5)
-        assert len(suggested) == 5
-        assert not seen & {c.hash for c in suggested}
-        seen |= {c.hash for c in suggested}
-        searcher.update([measure(c) for c in suggested])
-    assert len(seen) == 20
+    assert len(four_batches(make(space, 0), 5)) == 20
 
 
 def test_the_same_seed_and_records_give_the_same_suggestions(make: Make) -> None:
