@@ -22,6 +22,7 @@ import numpy as np
 import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
+from tvm.sym import Analyzer
 from tvm.target import Target
 from tvm.tirx.analysis import undefined_vars
 
@@ -54,6 +55,7 @@ class Contraction:
         beside: Blocks that prepare what those read besides the sum.
         weight_bytes: Of the operand that all rows and columns share; 0 where there is none (depthwise).
         input_bytes: Of the other one.
+        channelwise: The sum is over a window, and every channel is computed from one of the input.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Contraction:
     beside: tuple[str, ...]
     weight_bytes: int
     input_bytes: int
+    channelwise: bool
 
 
 def analyse(module: tvm.IRModule) -> Contraction:
@@ -98,7 +101,36 @@ def analyse(module: tvm.IRModule) -> Contraction:
         beside=tuple(n for n in blocks if n not in {sums[0], *after, *before}),
         weight_bytes=sum(_bytes(r.source) for r in shared),
         input_bytes=sum(_bytes(r.source) for r in block.reads if r not in shared),
+        channelwise=all(
+            _channel(r, axes[_REDUCED]).same_as(spatial[-1]) for r in block.reads if r not in shared
+        ),
     )
+
+
+def analysed(workload: Workload) -> Contraction:
+    """As ``analyse``.
+
+    Raises:
+        UnsupportedWorkload: As of ``analyse``, or the kernel is not one that TVM can schedule.
+    """
+    try:
+        return analyse(module_of(workload))
+    except Exception as error:  # TVM raises whatever its C++ side throws, of kernels without blocks
+        raise UnsupportedWorkload(f"{workload.name}: {last_line(error)}") from error
+
+
+def store(schedule: Schedule, loops: Sequence[Any], lanes: int) -> None:
+    """Writes a tile: whole vectors of channels, all else written out.
+
+    Args:
+        loops: Of the block that writes, the channels last.
+        lanes: Numbers in a vector.
+    """
+    *others, channels = loops
+    vectors, lane = schedule.split(channels, [None, lanes])
+    for loop in (*others, vectors):
+        schedule.unroll(loop)
+    schedule.vectorize(lane)
 
 
 _SPATIAL, _REDUCED = tirx.IterVar.DataPar, tirx.IterVar.CommReduce
@@ -116,6 +148,14 @@ def _adds_products(store: Any) -> bool:
 def _variables(region: Any) -> set[Any]:
     """Those that decide which part of a buffer is read."""
     return {v for extent in region.region for v in undefined_vars(extent.min)}
+
+
+def _channel(region: Any, reduced: Sequence[Any]) -> Any:
+    """Which channel of a buffer is read; the only place that a sum over one term visits is 0."""
+    analyzer = Analyzer()
+    for axis in reduced:
+        analyzer.bind(axis.var, axis.dom)
+    return analyzer.simplify(region.region[-1].min)
 
 
 def _bytes(buffer: Any) -> int:
@@ -159,10 +199,7 @@ class ContractionSpace(TemplateSpace):
 
     def __init__(self, workload: Workload, target: Target) -> None:
         check_extents(workload)
-        try:
-            self._sum = about = analyse(module_of(workload))
-        except Exception as error:  # TVM raises whatever its C++ side throws, of kernels without blocks
-            raise UnsupportedWorkload(f"{workload.name}: {last_line(error)}") from error
+        self._sum = about = analysed(workload)
         self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
         *outer, columns, channels = about.spatial
         height = outer[-1] if outer else 1
@@ -242,17 +279,9 @@ class ContractionSpace(TemplateSpace):
         for loop in (ki, yi, xi, ci):
             s.unroll(loop)
         s.vectorize(lane)
-        self._store(s, s.get_loops(last)[-len(about.spatial) :])
-        s.decompose_reduction(core, reduced[0] if len(reduced) > 1 else ko)
-
-    def _store(self, s: Schedule, loops: Sequence[Any]) -> None:
-        """Whole vectors of channels, all else written out."""
-        *others, channels = loops
         lanes = math.gcd(self.workload.args[-1].shape[-1], self._lanes)
-        vectors, lane = s.split(channels, [None, lanes])
-        for loop in (*others, vectors):
-            s.unroll(loop)
-        s.vectorize(lane)
+        store(s, s.get_loops(last)[-len(about.spatial) :], lanes)
+        s.decompose_reduction(core, reduced[0] if len(reduced) > 1 else ko)
 
     def _spread(self, s: Schedule, block: Any) -> None:
         """Computes a block on all cores, in vectors."""

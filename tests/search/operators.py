@@ -111,23 +111,25 @@ def convolution(
 
 def depthwise(
     height: int = 8, width: int = 8, channels: int = 16, size: int = 3, stride: int = 1, padding: int = 1,
-    tail: Tail = Tail(),
+    tail: Tail = Tail(), dilation: int = 1,
 ) -> Operator:  # fmt: skip
     x, w = tensor("x", 1, height, width, channels), tensor("w", size, size, channels)
     padded = topi.nn.pad(x, [0, padding, padding, 0], name="padded") if padding else x
     ry, rx = te.reduce_axis((0, size), "ry"), te.reduce_axis((0, size), "rx")
-    rows, columns = ((n + 2 * padding - size) // stride + 1 for n in (height, width))
+    rows, columns = ((n + 2 * padding - dilation * (size - 1) - 1) // stride + 1 for n in (height, width))
     sums = te.compute(
         (1, rows, columns, channels),
         lambda b, i, j, c: te.sum(
-            padded[b, i * stride + ry, j * stride + rx, c] * w[ry, rx, c], axis=[ry, rx]
+            padded[b, i * stride + ry * dilation, j * stride + rx * dilation, c] * w[ry, rx, c],
+            axis=[ry, rx],
         ),
         name="depthwise",
     )
     more, output = tail.of(sums)
 
     def expected(x: Array, w: Array, *more: Array) -> Array:
-        return tail.expected(np.einsum("byxhwc,hwc->byxc", windows(x, size, stride, 1, padding), w), more)
+        seen = windows(x, size, stride, dilation, padding)
+        return tail.expected(np.einsum("byxhwc,hwc->byxc", seen, w), more)
 
     return operator([x, w, *more], output, expected)
 

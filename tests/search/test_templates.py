@@ -1,6 +1,7 @@
 """Templates: every schedule of theirs computes what the kernel should, or they refuse the kernel."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from search.problem import TensorSpec, Workload
 from search.space import enumerate_drafts
 from search.spaces import first_guess
 from search.spaces.contraction import ContractionSpace
+from search.spaces.depthwise import DepthwiseSpace
 from search.spaces.knobs import KnobSpace
 from search.spaces.loops import LoopSpace
 from search.spaces.tir import module_of, workload_from_tir
@@ -28,7 +30,7 @@ from search.spaces.trace import apply_trace
 from search.vectors import BALANCED, Vectors
 
 HERE = host_target(2)
-TEMPLATES = (ContractionSpace, LoopSpace)
+TEMPLATES = (DepthwiseSpace, ContractionSpace, LoopSpace)
 
 
 def runnable(*names: str) -> list[Target]:
@@ -98,7 +100,7 @@ def convolutions(draw: Any) -> Operator:
 def images(draw: Any, make: Callable[..., Operator]) -> Operator:
     size, padding = draw(st.integers(1, 3)), draw(st.integers(0, 1))
     height, width = draw(EXTENTS), draw(EXTENTS)
-    assume(min(height, width) + 2 * padding >= size and padding < size)
+    assume(min(height, width) + 2 * padding > 2 * (size - 1) and padding < size)
     return make(height, width, draw(WIDTHS), size, draw(st.integers(1, 2)), padding)
 
 
@@ -114,6 +116,7 @@ OPERATORS = st.one_of(
     convolutions(),
     products(),
     images(op.depthwise),
+    images(partial(op.depthwise, dilation=2)),
     images(op.max_pool),
     st.builds(op.batched, EXTENTS, EXTENTS, EXTENTS, WIDTHS),
     st.builds(op.mean, EXTENTS, EXTENTS, WIDTHS),
@@ -173,6 +176,15 @@ LOOPS = {
     "relu": op.relu(3, 50),
 }
 KERNELS = {**CONTRACTIONS, **LOOPS}
+
+
+def template_of(name: str) -> str:
+    """The most special template of a kernel."""
+    if name == "depthwise":
+        return "depthwise/1"
+    return "contraction/1" if name in CONTRACTIONS else "loops/1"
+
+
 kernels = pytest.mark.parametrize("name", KERNELS)
 
 
@@ -182,7 +194,7 @@ def test_first_guesses(name: str) -> None:
     work = KERNELS[name].workload
     guess = first_guess(work, HERE)
     assert guess is not None
-    assert guess.space == ("contraction/1" if name in CONTRACTIONS else "loops/1")
+    assert guess.space == template_of(name)
     assert first_guess(work, HERE) == guess
     assert apply_trace(module_of(work), guess.trace) is not None
     for space in templates(work):
@@ -215,12 +227,12 @@ def test_nan_and_infinity_come_out_as_from_the_kernel_itself(name: str) -> None:
 
 
 @pytest.mark.parametrize("target", ELSEWHERE)
-@pytest.mark.parametrize("name", ["convolution", "cropped", "3-d", "softmax", "max pool"])
+@pytest.mark.parametrize("name", ["convolution", "cropped", "depthwise", "3-d", "softmax", "max pool"])
 def test_what_cannot_run_here_can_be_compiled(name: str, target: str) -> None:
     work = KERNELS[name].workload
     guess = first_guess(work, elsewhere(target))
     assert guess is not None
-    assert guess.space == ("contraction/1" if name in CONTRACTIONS else "loops/1")
+    assert guess.space == template_of(name)
     assert tvm.tirx.build(apply_trace(module_of(work), guess.trace), target=elsewhere(target))
 
 
@@ -232,6 +244,12 @@ def test_a_tile_fits_the_registers(name: str, target: str) -> None:
     tiles = [[c[k] for k in "nyx"] for c in map(space.configuration, enumerate_drafts(space))]
     assert all(n * y * x + n + (y * x > 1) <= registers for n, y, x in tiles)  # sums, weights, an input
     assert max(n * y * x for n, y, x in tiles) > 1
+
+
+@pytest.mark.parametrize("name", [n for n in CONTRACTIONS if n != "depthwise"])
+def test_only_windows_of_single_channels_are_depthwise(name: str) -> None:
+    with pytest.raises(UnsupportedWorkload, match="no depthwise convolution"):
+        DepthwiseSpace(CONTRACTIONS[name].workload, HERE)
 
 
 @pytest.mark.parametrize(
