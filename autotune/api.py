@@ -139,8 +139,7 @@ def make_budget(trials: int | None, minutes: float | None, gain: float = DEFAULT
     """
     if trials is not None and trials < 0:
         raise BadInput(f"--trials {trials}: expected 0, to take the first guess of each kernel, or more")
-    if minutes is not None and not 0 < minutes < float("inf"):
-        raise BadInput(f"--minutes {minutes:g}: expected a positive number")
+    check_minutes(minutes)
     if not 0 <= gain < 1:
         raise BadInput(f"a gain of {gain:g}: expected a share from 0 to 1, such as {DEFAULT_GAIN:g}")
     if trials is None and minutes is None:
@@ -180,3 +179,13 @@ def as_source(
         f"cannot tune {kind}: expected a path, an example's name, a torch module or exported program, "
         "a TIR function, or a list of tensor expressions"
     )
+
+
+def check_minutes(minutes: float | None) -> None:
+    """Sees to it that minutes, where given, are a time.
+
+    Raises:
+        BadInput: They are not.
+    """
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise BadInput(f"--minutes {minutes:g}: expected a positive number")

@@ -96,6 +96,23 @@ class NoiseEntry(_Frozen):
     drift: float
 
 
+class RankingEntry(_Frozen):
+    """What the cost models had thought of a round's candidates before they were measured.
+
+    Attributes:
+        task: Hash of the workload.
+        listened_to: The model that chose: ``prior`` (trained before), ``trees`` (fitted while tuning), or
+            ``both`` (trees that hear the prior).
+        accuracy: Share of pairs of candidates that each model ordered rightly.
+        foreseen_s: Of each candidate: the seconds that the prior foretold, and those measured.
+    """
+
+    task: str
+    listened_to: str
+    accuracy: dict[str, float]
+    foreseen_s: tuple[tuple[float, float], ...] = ()
+
+
 class RunEntry(_Frozen):
     """The run that led here. ``None`` ids and zero trials for ``autotune compile``.
 
@@ -103,6 +120,8 @@ class RunEntry(_Frozen):
         settled: It ended because no task promised enough any more, before its budget was spent.
         noise: What the machine's noise was before and after each stretch of timing.
         own_s: Seconds that the last process that worked on the run spent in each of its phases.
+        rankings: By round, where trained models took part.
+        models: The trained models that took part, by checkpoint.
     """
 
     id: int | None = None
@@ -114,6 +133,8 @@ class RunEntry(_Frozen):
     curve: tuple[CurvePoint, ...] = ()
     noise: tuple[NoiseEntry, ...] = ()
     own_s: dict[str, float] = {}
+    rankings: tuple[RankingEntry, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 class Check(_Frozen):

@@ -9,7 +9,8 @@ from pathlib import Path
 from autotune.deliver import check_delivery, deliver, reference_outputs
 from autotune.errors import BadInput, UnsupportedModel
 from autotune.frontends.graph import Model
-from autotune.manifest import Manifest, NoiseEntry, RunEntry
+from autotune.learning import Learned, learned_models
+from autotune.manifest import Manifest, NoiseEntry, RankingEntry, RunEntry
 from autotune.measure.pool import Pool
 from autotune.profile import Profile
 from autotune.session import Session
@@ -23,12 +24,13 @@ from search.searchers import DEFAULT
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What a person chose for a run."""
+    """What a person chose for a run; ``pretrained``: whether trained cost models take part."""
 
     budget: Budget
     seed: int = 0
     tasks: str = "*"
     searcher: str = DEFAULT
+    pretrained: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:  # what a column of the database holds
@@ -82,9 +84,13 @@ def run_model(
     run = store.resume_run(earlier.id) if earlier and goes_on else store.start_run(spec)
     try:
         profile = Profile()
-        tuner = Tuner(
-            model, tasks, session.target, conditions, store, budget, observe, profile, options.searcher
+        learned = (
+            learned_models(store, conditions) if options.pretrained and budget.trials != 0 else Learned()
         )
+        tuner = Tuner(
+            model, tasks, session.target, conditions, store, budget, observe, profile, options.searcher,
+            learned.trained,
+        )  # fmt: skip
 
         def say(doing: str) -> None:
             tuner.progress.doing = doing
@@ -97,6 +103,7 @@ def run_model(
             verify_winners(tasks, store, conditions, pool, run.id, model.moved_bytes, say)
         noise = tuple(NoiseEntry(at_s=p.at_s - began, drift=p.drift) for p in pool.noise.points)
         entry = _run_entry(run.id, options.seed, progress, noise, profile.seconds())
+        entry = entry.model_copy(update={"rankings": _rankings(tuner), "models": learned.names})
         manifest = deliver(model, session, folder, entry, say)
         store.end_run(run.id, RunStatus.FINISHED)
         return manifest
@@ -115,6 +122,13 @@ def _goes_on(earlier: Run, spec: RunSpec, options: RunOptions) -> bool:
     left = options.budget.left(earlier.trials, earlier.elapsed_s)
     same = all(before.get(k, v) == v for k, v in (("tasks", options.tasks), ("searcher", options.searcher)))
     return before == spec.settings or (same and left)
+
+
+def _rankings(tuner: Tuner) -> tuple[RankingEntry, ...]:
+    return tuple(
+        RankingEntry(task=r.workload, listened_to=r.listened_to, accuracy=r.accuracy, foreseen_s=r.foreseen_s)
+        for r in tuner.rankings
+    )
 
 
 def _run_entry(

@@ -20,13 +20,14 @@ from autotune.manifest import CurvePoint
 from autotune.measure.family import ReferenceFailed
 from autotune.measure.pool import Pool
 from autotune.profile import Profile
-from costmodels.by_space import SpaceModels
+from costmodels.by_space import SpaceModels, Trained
+from costmodels.joint import Ranking
 from db.exchange.modules import SPACE_NAME as IMPORTED_SPACE
 from db.store import Store
 from db.values import Run
 from search.errors import AutotuneError, UnsupportedWorkload
 from search.problem import Candidate, Conditions, ErrorKind, MeasureError, Measurement, Task, Workload
-from search.searchers import DEFAULT, SEARCHERS, Scorers
+from search.searchers import DEFAULT, SEARCHERS
 from search.searchers.base import Searcher
 from search.searchers.portfolio import PortfolioSearcher
 from search.searchers.seeded import SeededSearcher
@@ -117,6 +118,7 @@ class Tuner:
         searcher: One of ``search.searchers.SEARCHERS``.
         observe: Called after each measurement and before each longer step.
         profile: Told where the time goes.
+        trained: Networks that know something of kernels before they are measured.
     """
 
     def __init__(
@@ -130,6 +132,7 @@ class Tuner:
         observe: Observer = lambda progress: None,
         profile: Profile | None = None,
         searcher: str = DEFAULT,
+        trained: Trained | None = None,
     ) -> None:
         self._profile = profile or Profile()
         self._make_searcher = SEARCHERS[searcher]
@@ -137,11 +140,16 @@ class Tuner:
         self._conditions = conditions
         self._store = store
         self._observe = observe
-        self._models = SpaceModels(SPACES, span=self._profile.span)
+        self._models = SpaceModels(SPACES, trained, span=self._profile.span)
         self._elsewhere: list[tuple[Workload, Candidate]] = []
         self._imported: list[tuple[Workload, Candidate]] = []
         self._searchers: dict[str, Searcher] = {}
         self.progress = Progress([TaskProgress(t, self._floor_s(t)) for t in tasks], budget)
+
+    @property
+    def rankings(self) -> list[Ranking]:
+        """What the cost models had thought of each round's candidates."""
+        return self._models.rankings
 
     def run(self, run: Run, pool: Pool) -> Progress:
         """Spends the budget. May be interrupted anywhere by ``KeyboardInterrupt``: all is stored.
@@ -236,7 +244,7 @@ class Tuner:
         progress.elapsed_s = run.elapsed_s
 
     def _searcher(self, space: Space, seed: int) -> Searcher:
-        inner = self._make_searcher(space, Scorers(*self._models.of(space.name)), seed)
+        inner = self._make_searcher(space, self._models.scorers(space), seed)
         return SeededSearcher(inner, space, partial(self._hints, space), seed)
 
     def _hints(self, space: Space) -> list[Draft]:

@@ -34,7 +34,7 @@ from autotune.target import canonical, resolve_target
 from costmodels.by_space import SpaceModels
 from search.compiler import load_tensor_intrinsics
 from search.problem import Candidate, Measurement, Workload
-from search.searchers import DEFAULT, SEARCHERS, Scorers
+from search.searchers import DEFAULT, SEARCHERS
 from search.searchers.base import Searcher
 from search.searchers.portfolio import PortfolioSearcher
 from search.searchers.seeded import SeededSearcher
@@ -117,10 +117,10 @@ def ours(
     """One of our searchers in each space, as ``autotune run`` has them, from nothing."""
     own, started = OwnTime(), time.perf_counter()
     spaces = own(lambda: spaces_of(workload, target))
-    models = SpaceModels([s.name for s in spaces], seed)
+    models = SpaceModels([s.name for s in spaces], seed=seed)
     make = SEARCHERS[searcher]
     chooser = PortfolioSearcher(
-        {s.name: _seeded(make(s, Scorers(*models.of(s.name)), seed), s, seed) for s in spaces}, seed
+        {s.name: _seeded(make(s, models.scorers(s), seed), s, seed) for s in spaces}, seed
     )
     measured: list[Measurement] = []
     while len(measured) < trials:

@@ -1,33 +1,75 @@
-"""The tree models of several spaces: decisions of different spaces have nothing in common."""
+"""The cost models of a search over several spaces: decisions of different spaces have nothing in common."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from typing import NamedTuple
 
-from costmodels.trees import Span, TreeCostModel
+from costmodels.gnn import ProgramGNN
+from costmodels.joint import JointModel, Ranking
+from costmodels.lstm import DecisionLSTM
+from costmodels.prior import ProgramPrior, SequencePrior
+from costmodels.trees import Span
 from costmodels.values import TreeValueModel
-from search.problem import Measurement, Workload
+from search.problem import Conditions, Measurement, Workload
+from search.searchers import Scorers
+from search.space import Space
+
+
+class Trained(NamedTuple):
+    """Networks that were trained before a search, and the conditions that it measures under.
+
+    Attributes:
+        lstm: Judges decisions; None without one.
+        gnn: Judges programs; None without one.
+    """
+
+    conditions: Conditions
+    lstm: DecisionLSTM | None = None
+    gnn: ProgramGNN | None = None
 
 
 class SpaceModels:
-    """A cost model and a value model for each space.
+    """What judges the candidates of each space: trained networks, and models that learn from the search.
 
     Args:
         spaces: Their names.
+        trained: What is known beforehand; None for nothing.
         seed: As of the models; so is ``span``.
     """
 
     def __init__(
-        self, spaces: Iterable[str], seed: int = 0, span: Span = lambda phase: nullcontext()
+        self,
+        spaces: Iterable[str],
+        trained: Trained | None = None,
+        seed: int = 0,
+        span: Span = lambda phase: nullcontext(),
     ) -> None:
-        self._models = {name: (TreeCostModel(seed, span), TreeValueModel(seed, span)) for name in spaces}
+        lstm, gnn = (trained.lstm, trained.gnn) if trained else (None, None)
+        self._priors: dict[str, SequencePrior] = {}
+        self._complete: dict[str, JointModel] = {}
+        self._values: dict[str, TreeValueModel] = {}
+        for name in spaces:
+            if trained and lstm is not None:
+                self._priors[name] = SequencePrior(lstm, trained.conditions, span)
+            self._complete[name] = JointModel(self._priors.get(name), seed, span)
+            self._values[name] = TreeValueModel(seed, span)
+        self._verifier = ProgramPrior(gnn, trained.conditions, span) if trained and gnn is not None else None
 
-    def of(self, space: str) -> tuple[TreeCostModel, TreeValueModel]:
-        """Those of a space."""
-        return self._models[space]
+    def scorers(self, space: Space) -> Scorers:
+        """What a searcher of a space is given."""
+        prior = self._priors.get(space.name)
+        if prior is not None:
+            prior.add(space)
+        return Scorers(self._complete[space.name], prior or self._values[space.name], self._verifier)
 
     def add(self, workload: Workload, measured: Sequence[Measurement]) -> None:
         """Takes note of measurements, each in the models of its space."""
-        for name, models in self._models.items():
-            mine = [m for m in measured if m.candidate.space == name]
-            for model in models:
+        for name, model in self._complete.items():
+            if mine := [m for m in measured if m.candidate.space == name]:
                 model.add(workload, mine)
+                self._values[name].add(workload, mine)
+
+    @property
+    def rankings(self) -> list[Ranking]:
+        """Of all spaces, one space after the other."""
+        return [r for model in self._complete.values() for r in model.rankings]

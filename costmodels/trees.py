@@ -18,7 +18,7 @@ from threadpoolctl import ThreadpoolController
 
 from costmodels.encodings.decisions import Signature, encode, signature
 from search.problem import Measurement, Workload
-from search.scorer import Prediction, Scored, choices_of
+from search.scorer import Prediction, Scored, Scorer, choices_of
 from search.space import Draft
 
 Span = Callable[[Literal["features", "model"]], AbstractContextManager[None]]
@@ -57,11 +57,15 @@ class TreeCostModel:
 
     Args:
         span: Makes the context in which ``"features"`` are computed and the ``"model"`` works.
+        prior: Its scores and spreads are features too.
     """
 
-    def __init__(self, seed: int = 0, span: Span = lambda phase: nullcontext()) -> None:
+    def __init__(
+        self, seed: int = 0, span: Span = lambda phase: nullcontext(), prior: Scorer | None = None
+    ) -> None:
         self._seed = seed
         self._span = span
+        self._prior = prior
         self._rows: dict[Signature, list[Row]] = defaultdict(list)
         self._best: dict[str, float] = {}
         self._forests: dict[Signature, tuple[int, Forest]] = {}
@@ -100,7 +104,12 @@ class TreeCostModel:
 
     def _encode(self, workload: Workload, drafts: Sequence[Draft], kind: Signature) -> NDArray[np.float64]:
         with self._span("features"):
-            return with_workload(workload, encode(drafts, kind))
+            features = with_workload(workload, encode(drafts, kind))
+        if self._prior is not None:
+            said = self._prior.score(workload, drafts)
+            columns = np.full((len(drafts), 2), np.nan) if said is None else np.stack(said, axis=1)
+            features = np.concatenate([features, columns], axis=1)
+        return features
 
     def _forest(self, kind: Signature) -> "Forest | None":
         """Of the first so many measurements, in whichever portions they came: a resumed run has the same."""

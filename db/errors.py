@@ -62,7 +62,7 @@ class BadDatabaseURL(AutotuneError):
 
 
 class NoSuchRecord(AutotuneError):
-    """A hash, prefix or run that was asked for does not stand for exactly one record."""
+    """A hash, prefix, run or name that was asked for does not stand for exactly one record."""
 
     exit_code = 29
 
@@ -89,3 +89,9 @@ class NoUsableRecords(AutotuneError):
     """Nothing of what was to be imported or exported could be."""
 
     exit_code = 33
+
+
+class CheckpointExists(AutotuneError):
+    """A checkpoint was to be added under the name of another."""
+
+    exit_code = 38

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -237,3 +238,30 @@ class Artifact(Base):
     path: Mapped[str]
     manifest: Mapped[dict[str, Any]]
     created_at: Mapped[datetime]
+
+
+class Checkpoint(Base):
+    """Trained cost models; ``kind`` is a ``db.values.CheckpointKind``, each with one default or none."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (
+        CheckConstraint("kind IN ('lstm', 'gnn', 'trees')", name="kind"),
+        Index(
+            None,
+            "kind",
+            unique=True,
+            sqlite_where=text("is_default"),
+            postgresql_where=text("is_default"),
+        ),
+    )
+
+    name: Mapped[str] = mapped_column(unique=True)
+    kind: Mapped[str]
+    path: Mapped[str]
+    settings: Mapped[dict[str, Any]]
+    data: Mapped[dict[str, Any]]
+    metrics: Mapped[dict[str, Any]]
+    encoding: Mapped[str]
+    version: Mapped[str]
+    created_at: Mapped[datetime]
+    is_default: Mapped[bool]

@@ -9,9 +9,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from db import migrate, records, runs, stream, summaries, winners
+from db import checkpoints, migrate, records, runs, stream, summaries, training, winners
 from db.engine import BUSY_TIMEOUT_S, Database, resolve_url, shown
-from db.values import Artifact, Run, RunDetail, RunSpec, RunStatus, RunSummary, Stats, WorkloadDetail
+from db.rows import chunks
+from db.values import (
+    Artifact,
+    Checkpoint,
+    CheckpointKind,
+    Run,
+    RunDetail,
+    RunSpec,
+    RunStatus,
+    RunSummary,
+    Stats,
+    TrainingRow,
+    WorkloadDetail,
+)
 from search.problem import Candidate, Conditions, Measurement, Task, Verification, Workload
 
 _PAGE = 500
@@ -245,6 +258,64 @@ class Store:
         """Those of one model (by its hash) or of all, newest first."""
         with self._database.reading() as session:
             return winners.artifacts(session, model)
+
+    # Cost models
+
+    def training_rows(self, spaces: Sequence[str] | None = None) -> Iterator[TrainingRow]:
+        """Every measurement, failures included, in bounded memory: all of a workload come together.
+
+        Workloads in the order they were added, the measurements of each oldest first; pages as those of
+        ``stream``, but what is added meanwhile to a workload that was passed is left out.
+
+        Args:
+            spaces: Only candidates of these.
+        """
+        after: training.Place | None = training.START
+        while after is not None:
+            with self._database.reading() as session:
+                some, after = training.page(session, spaces, after, _PAGE)
+            yield from some
+
+    def networks(self) -> dict[str, frozenset[str]]:
+        """The names of the models that each workload, by its hash, is a task of; empty where of none."""
+        with self._database.reading() as session:
+            return training.networks(session)
+
+    def workloads(self, hashes: Sequence[str]) -> Iterator[Workload]:
+        """Those of these (full) hashes, in that order, in bounded memory; raises ``NoSuchRecord``."""
+        for some in chunks(hashes):
+            with self._database.reading() as session:
+                found = training.workloads(session, some)
+            yield from found
+
+    def add_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Records a trained cost model; where it is to be the default, the former one no longer is.
+
+        Raises:
+            CheckpointExists: There is one of that name.
+        """
+        with self._database.writing() as session:
+            checkpoints.add(session, checkpoint)
+
+    def checkpoints(self, kind: CheckpointKind | None = None) -> list[Checkpoint]:
+        """Those of one kind or of all, newest first."""
+        with self._database.reading() as session:
+            return checkpoints.newest(session, kind)
+
+    def checkpoint(self, name: str) -> Checkpoint:
+        """The one of that name; else raises ``NoSuchRecord``, which says what names there are."""
+        with self._database.reading() as session:
+            return checkpoints.by_name(session, name)
+
+    def default_checkpoint(self, kind: CheckpointKind) -> Checkpoint | None:
+        """The one that is used, of its kind."""
+        with self._database.reading() as session:
+            return checkpoints.default(session, kind)
+
+    def make_default(self, name: str) -> None:
+        """Makes a checkpoint its kind's default instead of any other; raises ``NoSuchRecord``."""
+        with self._database.writing() as session:
+            checkpoints.make_default(session, name)
 
     # For people
 

@@ -30,14 +30,14 @@ def page(
     if workload is not None:
         query = query.where(W.hash == workload)
     rows = session.execute(query).all()
-    found = [
-        (
-            Conditions(to_hardware(hardware), m.target, m.threads, m.versions),
-            to_measurement(m, to_candidate(candidate, hash)),
-        )
-        for m, candidate, hash, hardware in rows
-    ]
-    return found, rows[-1][0].id if rows else None
+    return [to_record(*row) for row in rows], rows[-1][0].id if rows else None
+
+
+def to_record(
+    row: schema.Measurement, candidate: schema.Candidate, workload: str, hardware: schema.Hardware
+) -> tuple[Conditions, Measurement]:
+    conditions = Conditions(to_hardware(hardware), row.target, row.threads, row.versions)
+    return conditions, to_measurement(row, to_candidate(candidate, workload))
 
 
 def add_missing(

@@ -1,12 +1,12 @@
 """What the store takes and gives beside the values of ``search.problem``: plain and frozen."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from search.problem import Conditions, ErrorKind, Hardware, Workload
+from search.problem import Candidate, Conditions, ErrorKind, Hardware, Measurement, Workload
 
 
 class RunStatus(StrEnum):
@@ -138,3 +138,56 @@ class Stats:
     rows: Mapping[str, int]
     failures: Mapping[ErrorKind, int]
     hardware: tuple[Hardware, ...]
+
+
+class CheckpointKind(StrEnum):
+    """What a trained cost model is."""
+
+    LSTM = "lstm"
+    GNN = "gnn"
+    TREES = "trees"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained cost model, as recorded. Mappings hold JSON values, so no infinity and no NaN.
+
+    Attributes:
+        name: A person's handle, such as ``lstm-3``; unique.
+        path: Where the file lies.
+        settings: Hyper-parameters, split and seed.
+        data: What it learnt from: the fingerprint's text, and counts of measurements, workloads and devices.
+        metrics: Its scores on what was held out.
+        encoding: Version of the encoding of its inputs; another one's numbers mean something else.
+        version: Of the code that trained it.
+        is_default: Whether it is the one that is used, of its kind.
+    """
+
+    name: str
+    kind: CheckpointKind
+    path: str
+    settings: Mapping[str, Any]
+    data: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    encoding: str
+    version: str
+    created_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    is_default: bool = False
+
+
+@dataclass(frozen=True)
+class TrainingRow:
+    """A measurement and under what it was made: what a cost model learns from."""
+
+    conditions: Conditions
+    measurement: Measurement
+
+    @property
+    def candidate(self) -> Candidate:
+        """With its trace."""
+        return self.measurement.candidate
+
+    @property
+    def workload(self) -> str:
+        """The workload's hash."""
+        return self.candidate.workload

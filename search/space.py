@@ -4,6 +4,7 @@ import functools
 import itertools
 import math
 from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +13,25 @@ from search.problem import Candidate, Choice, Decision, Workload
 
 Draft = tuple[Choice | None, ...]
 """Decisions not checked yet; ``None`` leaves one to the space, which draws it when it realizes the draft."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a decision is about, for models that learn from the decisions of many kernels.
+
+    Attributes:
+        kind: Such as ``tile``, or the name of a knob; there are few.
+        values: What each choice stands for, where choices are indices of it.
+        extent: Of the loop that is split, 1 where none is.
+        reduced: Whether that loop adds up.
+        inner: How many loops of the kernel lie inside of it.
+    """
+
+    kind: str
+    values: tuple[float, ...] = ()
+    extent: int = 1
+    reduced: bool = False
+    inner: int = 0
 
 
 ENUMERABLE = 2000
@@ -33,6 +53,13 @@ class Space(Protocol):
 
     def next_decision(self, prefix: tuple[Choice, ...]) -> Decision | None:
         """What is to be decided after ``prefix``, with every legal choice; None where all is decided."""
+
+    def roles(self, first: Choice | None) -> tuple[Role, ...]:
+        """What the decisions are about, in order, in drafts whose first one is ``first``.
+
+        Raises:
+            InvalidCandidate: No candidate begins so.
+        """
 
     def count(self) -> int | None:
         """How many candidates there are, exactly; None where only applying them tells which are legal."""

@@ -43,14 +43,16 @@ from db.errors import DatabaseMissing, DatabaseOlder
 from search.compiler import compile_kernel
 from search.errors import UnsupportedWorkload
 from search.problem import Candidate, Workload
-from search.spaces import first_guess
-from search.spaces.contraction import SPACE_NAME, ContractionSpace, analyse
+from search.spaces import TEMPLATES, contraction, depthwise, first_guess
+from search.spaces.contraction import analyse
 from search.spaces.tir import module_of
 from search.spaces.trace import apply_trace
 
 SPINS = "10000"  # turns, some 2 ms, that TVM's threads wait for work; by default so long that others starve
 PILOTS = 3  # samples of each way of the vendors
 GUESS = "guess"
+TILED = (contraction.SPACE_NAME, depthwise.SPACE_NAME)
+"""Templates whose tiles suit a kernel whatever follows it element by element."""
 
 
 class KernelsFailed(AutotuneError):
@@ -124,7 +126,7 @@ class Tuned:
         """Looks up a model's kernels."""
         for task in lower(source, self._session.target).tasks if self._session else ():
             best = self._best(task.workload)
-            if best and best.space == SPACE_NAME:
+            if best and best.space in TILED:
                 self._near[_sum(task.workload)] = best
 
     def _best(self, workload: Workload) -> Candidate | None:
@@ -138,8 +140,9 @@ class Tuned:
         if best := self._best(workload):
             return best, "tuned"
         guess = first_guess(workload, target)
-        if guess and guess.space == SPACE_NAME and (near := self._near.get(_sum(workload))):
-            space = ContractionSpace(workload, target)
+        near = self._near.get(_sum(workload)) if guess and guess.space in TILED else None
+        if guess and near and near.space == guess.space:
+            space = TEMPLATES[guess.space](workload, target)
             if tile := space.adapt(near.choices):
                 return space.realize(tile, np.random.default_rng(0)), "tuned tile"
         return guess, GUESS

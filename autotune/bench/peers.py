@@ -19,7 +19,7 @@ class Artifact:
 
     folder: Path
     name: ClassVar[str] = "autotune"
-    package: ClassVar[str] = "apache-tvm"
+    package: ClassVar[str] = "autotune-tensor"
 
     def prepare(self, inputs: Sequence[Array], threads: int) -> Ready:
         """Loads the library; TVM takes ``threads`` from ``TVM_NUM_THREADS``, as do its peers of TVM below."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from autotune.cli import bench, build, database, doctor, replay, run, tasks
+from autotune.cli import bench, build, collect, database, doctor, models, replay, run, tasks, train
 from search.errors import AutotuneError
 
 INTERRUPTED = 130
@@ -26,9 +26,12 @@ app.command("run")(run.run)
 app.command("tasks")(tasks.tasks)
 app.command("compile")(build.compile_command)
 app.command("bench")(bench.bench)
+app.command("collect")(collect.collect)
+app.command("train")(train.train)
 app.command("doctor")(doctor.doctor)
 app.command("replay")(replay.replay)
 app.add_typer(database.app, name="db")
+app.add_typer(models.app, name="models")
 
 
 def _show_version(wanted: bool) -> None:

@@ -36,6 +36,9 @@ def run(
             show_default="0.0005",
         ),
     ] = None,
+    pretrained: Annotated[
+        bool, typer.Option(help="Let trained cost models (see `autotune models`) take part.")
+    ] = True,
     input: options.Inputs = [],  # noqa: B006  (typer reads the default)
     batch: options.Batch = None,
     dry_run: Annotated[
@@ -60,7 +63,7 @@ def run(
     from search.searchers import DEFAULT
 
     budget = make_budget(trials, minutes, DEFAULT_GAIN if gain is None else gain)
-    run_options = RunOptions(budget, seed, tasks, check_searcher(searcher or DEFAULT))
+    run_options = RunOptions(budget, seed, tasks, check_searcher(searcher or DEFAULT), pretrained)
     shapes = parse_shapes(input)
     screen = console(json)
     if dry_run:

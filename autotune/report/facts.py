@@ -10,7 +10,14 @@ import numpy as np
 
 from autotune.manifest import Manifest, TaskEntry
 from autotune.report.spread import Estimate, estimate_medians
-from autotune.report.tuning import NoiseFacts, PhaseFacts, find_noise, find_phases
+from autotune.report.tuning import (
+    NoiseFacts,
+    PhaseFacts,
+    RankingFacts,
+    find_noise,
+    find_phases,
+    find_rankings,
+)
 from search.problem import Cache
 
 NO_REASON = "nothing usable was found"
@@ -78,6 +85,7 @@ class Facts:
         before: Seconds of the untuned model, as the sum over its kernels.
         paired: None where no kernel was timed both ways.
         noise: None where the machine's noise was not probed.
+        rankings: None where no trained cost model took part.
         phases: Where the tuner's own time went; empty where it is not known.
     """
 
@@ -88,6 +96,7 @@ class Facts:
     paired: Paired | None
     noise: NoiseFacts | None
     phases: tuple[PhaseFacts, ...]
+    rankings: RankingFacts | None
 
     @property
     def speedup(self) -> Estimate | None:
@@ -137,7 +146,8 @@ def find_facts(manifest: Manifest) -> Facts:
     if manifest.untuned_s is not None:
         before = _sum(t.before_total for t in tasks) or Estimate.exact(manifest.untuned_s)
     noise, phases = find_noise(manifest.run), find_phases(manifest.run)
-    return Facts(manifest, tuple(tasks), latency, before, _paired(tasks), noise, phases)
+    rankings = find_rankings(manifest.run)
+    return Facts(manifest, tuple(tasks), latency, before, _paired(tasks), noise, phases, rankings)
 
 
 def _task_facts(task: TaskEntry, peak: float | None, rng: np.random.Generator) -> TaskFacts:

@@ -12,7 +12,7 @@ from autotune.manifest import Manifest
 from autotune.measure.noise import NOISY
 from autotune.report import numbers
 from autotune.report.facts import Facts, find_facts
-from autotune.report.plots import curve_plot, noise_plot, share_plot
+from autotune.report.plots import MODEL_NAMES, curve_plot, noise_plot, ranking_plot, share_plot
 from autotune.report.spread import RESAMPLES, Estimate, interval
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ def _render(facts: Facts, bench: "BenchResult | None") -> str:
         resamples=RESAMPLES,
         curve=Markup(curve_plot(m.run, _middle(facts.before), _middle(facts.latency))),
         noise=Markup(noise_plot(m.run.noise)),
+        rankings=Markup(ranking_plot(m.run)),
+        model_names=MODEL_NAMES,
         noisy=NOISY,
         phase_texts=_PHASES,
         shares=Markup(share_plot(facts.tasks)),

@@ -19,6 +19,12 @@ _MAX_BARS = 20
 _LABEL_CHARS = 38
 _LOG_FROM = 4.0  # largest over smallest: below, a linear axis from zero says more
 _TIME_UNITS = ((3600.0, "hours"), (60.0, "minutes"))
+_MAX_DOTS = 600
+MODEL_NAMES = {
+    "prior": "the trained model",
+    "trees": "trees fitted while tuning",
+    "both": "trees that hear it",
+}
 _DOTS_ACROSS, _DOTS_UP = 250, 40  # that a plot of probes can show side by side
 
 
@@ -117,6 +123,41 @@ def _draw_dots(axes: Axes, dots: Sequence[tuple[float, float]], color: str, labe
     xs = [x for dot, _ in dots for x in (dot, dot, math.nan)]
     ys = [y for _, dot in dots for y in (dot, dot, math.nan)]
     axes.plot(xs, ys, color=color, linewidth=3, solid_capstyle="round", label=label)
+
+
+def ranking_plot(run: RunEntry) -> str:
+    """What the cost models had foretold, as SVG; empty where no trained one took part.
+
+    Left, how well each ranked the candidates of a round before they were measured, over the rounds; right,
+    the seconds that the trained one foretold, over those measured.
+    """
+    if not run.rankings:
+        return ""
+    pairs = [p for r in run.rankings for p in r.foreseen_s]
+    pairs = pairs[:: max(1, len(pairs) // _MAX_DOTS)]
+    with mpl.rc_context({**STYLE, "path.simplify": False}):
+        figure = Figure(figsize=(WIDTH_IN, 3.0), layout="constrained")
+        by_round, foretold = figure.subplots(1, 2)
+        for name, color in zip(("prior", "trees", "both"), (BEFORE, MUTED, AFTER), strict=True):
+            if accuracy := [r.accuracy[name] for r in run.rankings if name in r.accuracy]:
+                by_round.plot(_averaged(accuracy), color=color, label=MODEL_NAMES[name])
+        by_round.axhline(0.5, color=INK, linestyle="--", linewidth=1.2, label="chance")
+        by_round.set(xlabel="rounds", ylabel="pairs ordered rightly", ylim=(0.0, 1.02))
+        if pairs:
+            _draw_dots(foretold, [(measured, said) for said, measured in pairs], AFTER, "candidate")
+            ends = [min(min(p) for p in pairs), max(max(p) for p in pairs)]
+            foretold.plot(ends, ends, color=INK, linestyle="--", linewidth=1.2)
+            foretold.set(xscale="log", yscale="log", xlabel="measured", ylabel="foretold")
+            for axis in (foretold.xaxis, foretold.yaxis):
+                axis.set_minor_formatter(NullFormatter())
+                axis.set_major_formatter(FuncFormatter(lambda s, _: latency(s)))
+        figure.legend(*by_round.get_legend_handles_labels(), loc="outside upper left", ncols=4)
+        return to_svg(figure, "What the cost models had foretold")
+
+
+def _averaged(values: Sequence[float]) -> list[float]:
+    """Each with those just before it: one round says little."""
+    return [sum(some) / len(some) for n in range(len(values)) if (some := values[max(0, n - 7) : n + 1])]
 
 
 def share_plot(tasks: Sequence[TaskFacts]) -> str:

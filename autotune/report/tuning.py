@@ -42,6 +42,37 @@ class PhaseFacts:
     share: float
 
 
+@dataclass(frozen=True)
+class RankingFacts:
+    """How well the cost models ranked candidates before they were measured; 0.5 is chance.
+
+    Attributes:
+        accuracy: Mean over the rounds, by model.
+        listened: Share of the rounds in which each was listened to.
+        error: Median of |foretold / measured - 1| of the trained model; None where it foretold nothing.
+    """
+
+    rounds: int
+    accuracy: dict[str, float]
+    listened: dict[str, float]
+    error: float | None
+
+
+def find_rankings(run: RunEntry) -> RankingFacts | None:
+    """None where no trained model took part."""
+    if not run.rankings:
+        return None
+    count = len(run.rankings)
+    names = [*dict.fromkeys(n for r in run.rankings for n in r.accuracy)]
+    errors = [abs(foretold / measured - 1) for r in run.rankings for foretold, measured in r.foreseen_s]
+    return RankingFacts(
+        count,
+        {n: statistics.mean(r.accuracy[n] for r in run.rankings if n in r.accuracy) for n in names},
+        {n: sum(r.listened_to == n for r in run.rankings) / count for n in names},
+        statistics.median(errors) if errors else None,
+    )
+
+
 def find_noise(run: RunEntry) -> NoiseFacts | None:
     """None where nobody probed."""
     drifts = [n.drift for n in run.noise]

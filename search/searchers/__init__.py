@@ -21,10 +21,12 @@ class Scorers(NamedTuple):
     Attributes:
         complete: Judges complete drafts.
         values: Judges incomplete drafts by what they can become.
+        verifier: Judges realized candidates, more exactly than ``complete``; None where nothing does.
     """
 
     complete: Scorer
     values: Scorer
+    verifier: Scorer | None = None
 
 
 Factory = Callable[[Space, Scorers, int], Searcher]

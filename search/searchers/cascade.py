@@ -125,7 +125,7 @@ class CascadeSearcher:
         """What each arm proposes, best first; none while nothing is known."""
         s, space = self._settings, self._space
         best: list[Draft] = [m.candidate.choices for m in self._history.fastest(s.evolution.elite)]
-        judged = breed(space, self._scorer, best, rng, s.evolution) if best else {}
+        judged = breed(space, self._scorer, best, rng, s.evolution)
         around = self._around(best, s.surplus * n)
         if not judged or not judge(space, self._scorer, [d for near in around for d in near], judged):
             return {}

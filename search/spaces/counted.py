@@ -11,7 +11,7 @@ import numpy as np
 
 from search.errors import InvalidCandidate
 from search.problem import Candidate, Choice, Decision, Workload
-from search.space import Draft, distance, steps
+from search.space import Draft, Role, distance, steps
 
 _TRIES = 8  # places at which a mutation looks for a change of one decision alone, before it repairs others
 
@@ -43,6 +43,16 @@ class CountedSpace:
             raise InvalidCandidate(f"no candidate of {self.name} begins with {prefix}")
         legal = tuple(self.branches(prefix))
         return Decision(self.decision_name(len(prefix)), legal) if legal else None
+
+    def roles(self, first: Choice | None) -> tuple[Role, ...]:
+        """By name; the choices stand for themselves. As many as the longest draft has."""
+        prefix, names = (() if first is None else (first,)), list[str]()
+        if first is not None:
+            names.append(self.decision_name(0))
+        while legal := self.branches(prefix):
+            names.append(self.decision_name(len(prefix)))
+            prefix = (*prefix, next(iter(legal)))
+        return tuple(Role(name) for name in names)
 
     def count(self) -> int:
         return sum(self.branches(()).values())

@@ -1,9 +1,9 @@
 """A template for depthwise convolutions: every channel has a small window of its own.
 
-A tile is ``y`` rows by ``x`` columns by ``n`` vectors of channels, as in ``contraction``, but the whole window
-is written out, so that what neighbouring sums share of the input is loaded once. Padding is decided where an
-element is loaded: to copy the input first, as pays where all output channels share it, takes longer than the
-convolution itself.
+A tile is ``y`` rows by ``x`` columns by ``n`` vectors of channels, as in ``contraction``, but the whole
+window is written out, so that what neighbouring sums share of the input is loaded once. Padding is decided
+where an element is loaded: to copy the input first, as pays where all output channels share it, takes longer
+than the convolution itself.
 
 - ``n``, ``x``, ``y``: the tile.
 - ``order``: what comes next after a tile: the next ``columns``, or the same columns of the next ``channels``.

@@ -15,7 +15,7 @@ import numpy as np
 
 from search.errors import AutotuneError, InvalidCandidate
 from search.problem import Candidate, Choice, Workload
-from search.space import Draft
+from search.space import Draft, Role
 from search.spaces.counted import CountedSpace
 
 Value = int | float | str | bool
@@ -116,6 +116,13 @@ class KnobSpace(CountedSpace):
 
     def decision_name(self, place: int) -> str:
         return self._names[place]
+
+    def roles(self, first: Choice | None) -> tuple[Role, ...]:
+        """The knobs; what is no number stands for its place among the values."""
+        return tuple(
+            Role(n, tuple(float(v) if isinstance(v, int | float) else float(i) for i, v in enumerate(values)))
+            for n, values in self.knobs.items()
+        )
 
     def configuration(self, draft: Draft) -> dict[str, Value]:
         """The value of each knob.

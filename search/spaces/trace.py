@@ -9,11 +9,13 @@ import functools
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import tvm
+from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import Trace
 from tvm.target import Target
@@ -21,12 +23,13 @@ from tvm.target import Target
 from search.compiler import tune_context
 from search.errors import InvalidCandidate, UnsupportedWorkload, last_line
 from search.problem import Candidate, Choice, Decision, Workload
-from search.space import Draft, distance, steps
+from search.space import Draft, Role, distance, steps
 from search.spaces.tir import module_of
 
 SPACE_NAME = "tvm-trace/2"
 
 _POSTPROC = "EnterPostproc"
+_REDUCED = tirx.IterVar.CommReduce
 _LOCATION_LIMIT = 64  # more loops than any block has around it
 
 
@@ -57,6 +60,7 @@ class _Slot:
     name: str
     instruction: Any
     choices: tuple[Choice, ...]
+    role: Role
 
     @functools.cached_property
     def legal(self) -> frozenset[Choice]:
@@ -70,15 +74,47 @@ class _Sketch:
     slots: tuple[_Slot, ...]
 
 
-def _slot(number: int, instruction: Any, decision: Any) -> _Slot:
+def _slot(number: int, instruction: Any, decision: Any, loop: Role) -> _Slot:
+    """A slot; ``loop`` describes the loop that the instruction splits."""
     kind = instruction.kind.name
     if kind == "SamplePerfectTile":
         parts, limit = (int(a) for a in instruction.attrs)
         extent = math.prod(int(d) for d in decision)
-        return _Slot(f"tile{number}:{extent}", instruction, factorizations(extent, parts, limit))
+        choices = factorizations(extent, parts, limit)
+        return _Slot(f"tile{number}:{extent}", instruction, choices, replace(loop, extent=extent))
     if kind == "SampleCategorical":
-        return _Slot(f"category{number}", instruction, tuple(range(len(instruction.attrs[0]))))
-    return _Slot(f"location{number}", instruction, ())
+        values = tuple(float(v) for v in instruction.attrs[0])
+        return _Slot(f"category{number}", instruction, tuple(range(len(values))), Role("category", values))
+    return _Slot(f"location{number}", instruction, (), Role("location"))
+
+
+class _Loops:
+    """The loops that a trace splits, by the variable that stands for each."""
+
+    def __init__(self, module: tvm.IRModule, instructions: Any) -> None:
+        schedule = Schedule(module)
+        self._found: list[tuple[Any, Role]] = []
+        kinds: dict[str, list[bool]] = {}
+        with suppress(Exception):  # TVM raises whatever its C++ side throws, of kernels without blocks
+            for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+                axes = schedule.get(block).iter_vars
+                kinds[str(schedule.get(block).name_hint)] = [v.iter_type == _REDUCED for v in axes]
+        blocks: list[tuple[Any, str]] = []
+        for instruction in instructions:
+            if instruction.kind.name == "GetSBlock":
+                blocks.append((instruction.outputs[0], str(instruction.attrs[0])))
+            elif instruction.kind.name == "GetLoops":
+                name = next((n for b, n in blocks if b.same_as(instruction.inputs[0])), "")
+                count = len(instruction.outputs)
+                reduced = kinds.get(name, [])
+                for place, loop in enumerate(instruction.outputs):
+                    adds = len(reduced) == count and reduced[place]
+                    self._found.append((loop, Role("tile", reduced=adds, inner=count - 1 - place)))
+
+    def of(self, instruction: Any) -> Role:
+        """The loop that an instruction is about; one of which nothing is known where it is about none."""
+        loops = (role for loop, role in self._found if any(loop.same_as(i) for i in instruction.inputs))
+        return next(loops, Role("tile"))
 
 
 class TraceSpace:
@@ -102,11 +138,15 @@ class TraceSpace:
             ) from error
         self._sketches = [self._sketch(s.trace) for s in sketches]
 
-    @staticmethod
-    def _sketch(trace: Trace) -> _Sketch:
-        sampling = [i for i in trace.insts if i.kind.name.startswith("Sample")]
-        slots = tuple(_slot(n, i, trace.get_decision(i)) for n, i in enumerate(sampling))
+    def _sketch(self, trace: Trace) -> _Sketch:
+        instructions = list(trace.insts)
+        loops = _Loops(self._module, instructions)
+        sampling = [i for i in instructions if i.kind.name.startswith("Sample")]
+        slots = tuple(_slot(n, i, trace.get_decision(i), loops.of(i)) for n, i in enumerate(sampling))
         return _Sketch(trace, slots)
+
+    def roles(self, first: Choice | None) -> tuple[Role, ...]:
+        return Role("sketch"), *(slot.role for slot in self._sketch_of((first,)).slots)
 
     def count(self) -> None:
         """Not known: only trying tells which places to compute at are legal, and what is refused."""

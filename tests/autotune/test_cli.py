@@ -128,7 +128,7 @@ def test_database_commands(tmp_path: Path) -> None:
     assert call("db", "create", env=env).returncode == 30
     assert json.loads(call("db", "stats", "--json", env=env).stdout)["rows"]["measurements"] == 0
     assert call("db", "migrate", env=env).returncode == 0
-    assert "0003" in call("db", "version", env=env).stdout
+    assert "0004" in call("db", "version", env=env).stdout
     assert json.loads(call("db", "runs", "--json", env=env).stdout) == []
 
 

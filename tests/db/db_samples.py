@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from db.store import Store
-from db.values import RunSpec
+from db.values import Checkpoint, CheckpointKind, RunSpec
 from search.problem import (
     Candidate,
     Conditions,
@@ -54,3 +54,13 @@ def add_model(store: Store, workloads: Sequence[Workload] = (), hash: str = "ab"
     tasks = [Task(f"fused_{w.name}", w, 1 + i) for i, w in enumerate(workloads or [workload()])]
     store.add_model(hash, "tiny", "tiny.onnx", tasks)
     return RunSpec(hash, HERE, 7, {"trials": 64})
+
+
+def checkpoint(
+    name: str = "lstm-1", kind: CheckpointKind = CheckpointKind.LSTM, is_default: bool = False
+) -> Checkpoint:
+    data = {"fingerprint": "12ab", "measurements": 3, "workloads": 1, "devices": 1}
+    settings = {"layers": 2, "split": "workload", "seed": 7}
+    return Checkpoint(
+        name, kind, f"/models/{name}.pt", settings, data, {"tau": 0.5}, "1", "0.1.0", MOMENT, is_default
+    )

@@ -25,6 +25,7 @@ def fill(store: Store) -> None:
     store.add_measurements(run.id, samples.HERE, measured)
     store.add_verification(run.id, samples.HERE, samples.verified(fast))
     store.add_artifact(run.spec.model, run.id, "/out/tiny", {"files": ["tiny.so"]})
+    store.add_checkpoint(samples.checkpoint())
     store.end_run(run.id, RunStatus.FINISHED)
 
 
