@@ -18,7 +18,7 @@ from autotune.frontends.model import SourceModel
 from autotune.measure.family import ReferenceFailed
 from autotune.measure.pool import Pool
 from autotune.session import Session
-from costmodels.by_space import SpaceModels
+from costmodels.by_space import SpaceModels, Trained
 from db.values import RunSpec, RunStatus
 from search.errors import AutotuneError, UnsupportedWorkload
 from search.problem import Measurement, Task
@@ -29,6 +29,9 @@ from search.spaces import SPACES, spaces_of
 
 MIX = ("random", "evolutionary", "random", "cascade")
 """Searchers that take turns; each hears of all that was measured."""
+
+GUIDED_MIX = (*MIX, "beam")
+"""The same with what a trained LSTM leads to: the ends of its beams are measured, and it is trained anew."""
 
 ROUND = 16  # candidates of a turn
 IDLE_SHARE = 0.25  # of the trials, for kernels that only move data
@@ -63,6 +66,7 @@ class Collector:
     Args:
         trials: Measurements wanted of each kernel.
         seconds: When to stop; None when all is done.
+        trained: Networks that guide the searchers.
         observe: Called after each measurement and before each longer step.
     """
 
@@ -73,13 +77,15 @@ class Collector:
         seconds: float | None = None,
         seed: int = 0,
         observe: Observer = lambda collected: None,
+        trained: Trained | None = None,
     ) -> None:
         self._session = session
         self._trials = trials
         self._seconds = math.inf if seconds is None else seconds
         self._seed = seed
         self._observe = observe
-        self._models = SpaceModels(SPACES)
+        self._models = SpaceModels(SPACES, trained)
+        self._mix = GUIDED_MIX if trained else MIX
         self._seen: set[str] = set()
         self._began = time.monotonic()
         self.collected = Collected()
@@ -143,7 +149,7 @@ class Collector:
         best: Measurement | None = min(known, key=lambda m: m.latency_s, default=None)
         for turn in range(n):  # at most: most turns give more than one
             space, searchers = turns[turn % len(turns)]
-            name = MIX[turn // len(turns) % len(MIX)]
+            name = self._mix[turn // len(turns) % len(self._mix)]
             candidates = searchers[name].suggest(min(ROUND, n))
             if not candidates:  # a small space is exhausted
                 turns.remove((space, searchers))
@@ -166,7 +172,7 @@ class Collector:
 
     def _searchers(self, space: Space, known: Sequence[Measurement]) -> dict[str, Searcher]:
         scorers = self._models.scorers(space)
-        searchers = {name: SEARCHERS[name](space, scorers, self._seed) for name in MIX}
+        searchers = {name: SEARCHERS[name](space, scorers, self._seed) for name in self._mix}
         for searcher in searchers.values():
             searcher.update(known)
         return searchers

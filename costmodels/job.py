@@ -5,7 +5,6 @@ written.
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,9 @@ from costmodels.checkpoint import MODELS, About, save
 from costmodels.data import Group, Split, fingerprint, split
 from costmodels.metrics import summary
 from costmodels.network import scored
-from costmodels.training import Epoch, Trainer, TrainSettings
+from costmodels.parallel import Told, Work, fit
+from costmodels.state import State
+from costmodels.training import Epoch, TrainSettings
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Job:
         split: What groups must have in common to be held out together.
         share: Of the groups that is held out.
         model: Arguments of the model's constructor; what is not given is the default.
+        processes: That train a network together.
     """
 
     kind: str
@@ -37,6 +39,7 @@ class Job:
     seed: int = 0
     model: dict[str, Any] = field(default_factory=dict)
     training: TrainSettings = field(default_factory=TrainSettings)
+    processes: int = 1
 
 
 class Observer:
@@ -76,26 +79,20 @@ def train(
         "devices": len({g.conditions.hardware.fingerprint for g in learn}),
         "held_out": sorted({n for g in judge for n in g.networks}),
     }
-    unfinished = path.with_name(path.name + ".unfinished")
+    state = State.beside(path, found_in)
     if isinstance(model, StoreTrees):
         model.fit(learnt, job.seed)
     else:
         model.standardize(learnt)
-        trainer = Trainer(model, learnt, judged, job.training)
-        _go_on(trainer, unfinished, found_in, observer)
-
-        def after(epoch: Epoch) -> None:
-            observer.epoch(epoch, job.training.epochs)
-            _keep(trainer, unfinished, found_in)
-
-        trainer.run(after)
+        work = Work(model, learnt, judged, job.training, state)
+        fit(work, job.processes, _Relay(observer, job.training.epochs))
     metrics = summary([scored(model.predict(g), g) for g in judged])
     training = {"split": job.split, "share": job.share, "seed": job.seed}
     if not isinstance(model, StoreTrees):
         training |= asdict(job.training)
     facts = {"training": training, "data": data, "metrics": metrics, "version": version}
     about = save(model, path, facts)
-    unfinished.unlink(missing_ok=True)
+    state.forget()
     return about
 
 
@@ -114,20 +111,15 @@ def encoded_groups(
     return found
 
 
-def _keep(trainer: Trainer, path: Path, data: str) -> None:
-    """Writes the trainer's state, all of it or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    torch.save({"data": data, **trainer.state()}, partial)
-    partial.replace(path)
+class _Relay(Told):
+    """Passes on what is heard of a training."""
 
+    def __init__(self, observer: Observer, epochs: int) -> None:
+        self._observer = observer
+        self._epochs = epochs
 
-def _go_on(trainer: Trainer, path: Path, data: str, observer: Observer) -> None:
-    """Takes up a training of the same settings on the same data, where one was left."""
-    if not path.is_file():
-        return
-    with suppress(Exception):  # a damaged file, or one of another training: begin anew
-        state = torch.load(path, weights_only=True)
-        if state["data"] == data:
-            trainer.go_on(state)
-            observer.went_on(state["epoch"])
+    def epoch(self, epoch: Epoch) -> None:
+        self._observer.epoch(epoch, self._epochs)
+
+    def went_on(self, epochs: int) -> None:
+        self._observer.went_on(epochs)

@@ -155,15 +155,30 @@ class Trainer:
         for start in range(0, len(order), self.settings.groups):
             some = [self._learn[int(i)] for i in order[start : start + self.settings.groups]]
             picked = [(g, _pick(g, self.settings.candidates, rng)) for g in some]
-            inputs, rows = self.network.batch(picked)
-            loss = loss_of(self.network(inputs), rows, self.settings.rank)
             self._optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = self._backward(picked)
             torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
             self._optimizer.step()
             self._schedule.step()
-            losses.append(float(loss.detach()))
+            losses.append(loss)
         return float(np.mean(losses))
+
+    def _backward(self, picked: list[tuple[Encoded, NDArray[np.int64]]]) -> float:
+        """The loss of a step; leaves its gradients. Of several processes each takes a part of the groups."""
+        mine = picked[rank() :: processes()]
+        loss = torch.zeros(())
+        if mine:
+            inputs, rows = self.network.batch(mine)
+            loss = loss_of(self.network(inputs), rows, self.settings.rank) * len(mine) / len(picked)
+            loss.backward()  # type: ignore[no-untyped-call]
+        total = loss.detach()
+        if processes() > 1:
+            torch.distributed.all_reduce(total)
+            for parameter in self.network.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+                torch.distributed.all_reduce(parameter.grad)
+        return float(total)
 
     @torch.no_grad()
     def _valid(self) -> tuple[float, dict[str, float]]:
@@ -175,6 +190,16 @@ class Trainer:
             losses.append(float(loss_of(self.network(inputs), rows, self.settings.rank)))
             tasks.append(scored(self.network.predict(group), group))
         return float(np.mean(losses)), summary(tasks)
+
+
+def processes() -> int:
+    """How many train together."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process among them; the first one tells of the training."""
+    return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 
 
 def _pick(group: Encoded, n: int, rng: np.random.Generator) -> NDArray[np.int64]:

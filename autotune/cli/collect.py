@@ -25,6 +25,10 @@ def collect(
     threads: options.Threads = None,
     target: options.Target = None,
     db: options.Database = None,
+    guided: Annotated[
+        bool,
+        typer.Option("--guided", help="Also measure where beams of the default LSTM end, to train it anew."),
+    ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search and of the made-up networks.")] = 0,
 ) -> None:
     """Measure candidates of many kernels, good and bad ones, for cost models to learn from.
@@ -44,10 +48,12 @@ def collect(
         from autotune.catalogue import TRAINING, networks
         from autotune.cli.progress import LiveCollection
         from autotune.collect import Collector
+        from autotune.learning import learned_models
         from autotune.session import open_session
     with open_session(db, target, threads) as session, LiveCollection(screen) as live:
         seconds = None if minutes is None else minutes * 60
-        collector = Collector(session, trials, seconds, seed, live.observe)
+        trained = learned_models(session.store, session.conditions).trained if guided else None
+        collector = Collector(session, trials, seconds, seed, live.observe, trained)
         collected = collector.run(networks(models or TRAINING, neighbours, seed))
         failed = sum(collected.failures.values())
         screen.print(

@@ -38,6 +38,7 @@ def train(
     search_hparams: Annotated[
         int, typer.Option(min=0, help="Trials of Optuna to choose width, layers, rates; the best is trained.")
     ] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="Processes that train a network together.")] = 1,
     json: options.Json = False,
 ) -> None:
     """Train a cost model on what the database holds, and say how good it is on what was held out.
@@ -58,7 +59,7 @@ def train(
     with Store.open(db) as store:
         job = Job(
             model, split, seed=seed, model={"width": width} if width and model != "trees" else {},
-            training=TrainSettings(epochs=epochs, seed=seed),
+            training=TrainSettings(epochs=epochs, seed=seed), processes=processes,
         )  # fmt: skip
         if search_hparams:
             from costmodels.hparams import search

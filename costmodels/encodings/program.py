@@ -488,7 +488,8 @@ def _extent(expression: Any) -> int:
     if type(expression) is not tirx.IntImm:
         analyzer = Analyzer()
         for variable in undefined_vars(expression):
-            analyzer.bind(variable, tirx.IntImm("int32", 0))
+            if isinstance(variable.ty, tvm.ir.PrimType):  # and no buffer
+                analyzer.bind(variable, tirx.IntImm(variable.ty.dtype, 0))
         expression = analyzer.simplify(expression)
     return max(1, getattr(expression, "value", 1))
 

@@ -4,6 +4,7 @@ import json
 import math
 import pickle
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,15 @@ def test_what_was_left_of_another_training_is_not_taken_up(tmp_path: Path) -> No
         observer = KilledAfter(99)
         train(GROUPS[:6], job("lstm", 4), path, observer=observer)
         assert observer.went_on_after == 0
+
+
+def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
+    alone = train(GROUPS[:6], job("lstm", 3), tmp_path / "alone.safetensors")
+    observer = KilledAfter(99)
+    together = replace(job("lstm", 3), processes=2)
+    about = train(GROUPS[:6], together, tmp_path / "together.safetensors", observer=observer)
+    assert observer.seen == [1, 2, 3]
+    assert about.metrics["median_error"] == pytest.approx(alone.metrics["median_error"], rel=0.2)
 
 
 def test_too_little_data_is_refused(tmp_path: Path) -> None:

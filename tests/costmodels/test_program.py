@@ -250,6 +250,14 @@ def test_matrix_product_by_hand() -> None:
     assert read.kernel["vector share"] == pytest.approx(1)
 
 
+def test_what_tvm_asks_for_is_noted() -> None:
+    graphs = [Reader(encode_program(m)) for m in realized("TVM's matmul")]
+    assert {round(max(g.column("loop: pragma_auto_unroll_max_step", *LOOPS))) for g in graphs} > {16, 64}
+    s = Schedule(module(matmul()))
+    s.annotate(s.get_sblock("root"), "meta_schedule.parallel", 32)
+    assert Reader(encode_program(s.mod)).kernel["meta_schedule.parallel"] == pytest.approx(32)
+
+
 def test_a_sum_starts_once_for_each_element() -> None:
     read = Reader(encode_program(module(matmul(4, 8, 16))))
     assert read.kinds[:5] == ["serial", "serial", "serial", "fill", "reduce"]
@@ -382,6 +390,29 @@ def test_views_are_of_what_they_show() -> None:
     (call,) = [n for n, kind in enumerate(read.kinds) if kind == "call"]
     assert read.nodes[call]["statement: executions"] == pytest.approx(4)
 
+
+def test_loops_of_varying_length_count_as_the_first_time() -> None:
+    read = Reader(encode_program(tvm.IRModule({"main": tvm.script.from_source(VARYING)})))
+    assert read.column("loop: extent", *LOOPS) == [4, 5, 4, 6]
+    assert read.column("buffer: bytes", "argument") == [80, 16]  # those that statements use
+
+
+VARYING = """
+@T.prim_func(s_tir=True)
+def main(x: T.Buffer((20,), "float32"), n: T.Buffer((4,), "int32"), y: T.Buffer((4,), "float32")):
+    with T.sblock("root"):
+        for i in range(4):
+            for j in range(T.min(5, 17 - i * 5)):
+                with T.sblock("first"):
+                    v = T.axis.spatial(20, i * 5 + j)
+                    x[v] = T.float32(0)
+        for i in T.serial(T.int64(4)):
+            for j in range(T.min(T.int64(6), T.int64(17) - i * T.int64(5))):
+                for k in range(n[i]):
+                    with T.sblock("second"):
+                        v, w = T.axis.remap("SR", [i, j])
+                        y[v] = y[v] + T.float32(1)
+"""
 
 VIEW = """
 @T.prim_func(s_tir=True)

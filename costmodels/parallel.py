@@ -1,0 +1,113 @@
+"""Data-parallel training: several processes, each with a part of every step's groups, gradients summed.
+
+All processes hold all the data and judge all of it, so they agree on when to stop; the first one speaks. What
+comes out differs from one process's only by rounding.
+"""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.multiprocessing as mp
+
+from costmodels.network import Network
+from costmodels.state import State
+from costmodels.training import Epoch, Trainer, TrainSettings, rank
+
+POLL_S = 0.2
+
+
+class Work(NamedTuple):
+    """What each process is given; all of it can be pickled."""
+
+    network: Network
+    learn: Sequence[Any]
+    judge: Sequence[Any]
+    settings: TrainSettings
+    state: State
+
+
+class Told:
+    """Hears of a training."""
+
+    def epoch(self, epoch: Epoch) -> None:
+        """One is over."""
+
+    def went_on(self, epochs: int) -> None:
+        """It was taken up after so many."""
+
+
+def fit(work: Work, processes: int, told: Told) -> None:
+    """Trains ``work.network`` in one or several processes; its weights are the best ones afterwards."""
+    if processes == 1:
+        _train(work, told)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            weights = Path(folder, "weights.pt")
+            _train_together(work, processes, told, f"file://{folder}/meeting", weights)
+            work.network.load_state_dict(torch.load(weights, weights_only=True))
+    work.network.eval()
+
+
+def _train(work: Work, told: Told) -> None:
+    trainer = Trainer(work.network, work.learn, work.judge, work.settings)
+    if epochs := work.state.restore(trainer):
+        told.went_on(epochs)
+
+    def after(epoch: Epoch) -> None:
+        if rank() == 0:
+            told.epoch(epoch)
+            work.state.keep(trainer)
+
+    trainer.run(after)
+
+
+def _train_together(work: Work, processes: int, told: Told, meeting: str, weights: Path) -> None:
+    queue = mp.get_context("spawn").SimpleQueue()
+    threads = max(1, torch.get_num_threads() // processes)
+    together = mp.spawn(  # type: ignore[no-untyped-call, attr-defined]
+        _member, (processes, threads, meeting, weights, work, queue), processes, join=False
+    )
+
+    def listen() -> None:
+        while not queue.empty():
+            what, value = queue.get()
+            getattr(told, what)(value)
+
+    try:
+        while not together.join(POLL_S):
+            listen()
+        listen()
+    finally:
+        for process in together.processes:  # after Ctrl-C; those that are done do not mind
+            process.terminate()
+
+
+class _Teller(Told):
+    """Tells another process."""
+
+    def __init__(self, queue: Any) -> None:
+        self._queue = queue
+
+    def epoch(self, epoch: Epoch) -> None:
+        self._queue.put(("epoch", epoch))
+
+    def went_on(self, epochs: int) -> None:
+        if rank() == 0:
+            self._queue.put(("went_on", epochs))
+
+
+def _member(
+    number: int, count: int, threads: int, meeting: str, weights: Path, work: Work, queue: Any
+) -> None:
+    torch.set_num_threads(threads)
+    torch.distributed.init_process_group("gloo", init_method=meeting, rank=number, world_size=count)
+    try:
+        _train(work, _Teller(queue))
+        if rank() == 0:
+            torch.save(work.network.state_dict(), weights)
+        torch.distributed.barrier()
+    finally:
+        torch.distributed.destroy_process_group()
