@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 CONSTRAINTS := constraints.txt
 
-.PHONY: setup setup-bench setup-dev demo test test-slow lint bench docs clean
+.PHONY: setup setup-bench setup-dev demo test test-slow lint bench pretrained docs clean
 
 setup: .venv/setup
 setup-dev: .venv/setup-dev
@@ -45,6 +45,16 @@ bench: setup-bench
 	$(BIN)/python -m benchmarks.search --seeds 1
 	$(BIN)/python -m benchmarks.vendor
 	$(BIN)/python -m benchmarks.models
+	$(BIN)/python -m benchmarks.costmodels
+
+# Trains the cost models that come with the program anew, from the measurements that come with it.
+pretrained: setup
+	rm -rf build/pretrained && mkdir -p build/pretrained
+	$(BIN)/autotune db import data/training.jsonl.gz --db build/pretrained/training.db
+	for kind in lstm gnn; do \
+		$(BIN)/autotune train --model $$kind --db build/pretrained/training.db --name $$kind \
+			--out costmodels/pretrained/$$kind.safetensors || exit 1; \
+	done
 
 docs: setup-dev
 	$(BIN)/python -m docs.generate

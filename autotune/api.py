@@ -42,6 +42,7 @@ def tune(
     seed: int = 0,
     tasks: str = "*",
     searcher: str = DEFAULT,
+    pretrained: bool = True,
     gain: float = DEFAULT_GAIN,
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     batch: int | None = None,
@@ -61,6 +62,7 @@ def tune(
         out: Folder of the artifact; ``autotune-out/NAME`` by default.
         tasks: Shell pattern of the names of the tasks to tune.
         searcher: One of ``search.searchers.SEARCHERS``.
+        pretrained: Let the trained cost models take part.
         gain: Share of the model's latency that a round of trials must promise to save, else tuning ends.
         shapes: Sizes of inputs that a file leaves open.
         observe: Called with the progress after each measurement.
@@ -68,7 +70,8 @@ def tune(
     Raises:
         AutotuneError: Its subclasses say what was wrong and what to do.
     """
-    options = RunOptions(make_budget(trials, minutes, gain), seed, tasks, check_searcher(searcher))
+    budget = make_budget(trials, minutes, gain)
+    options = RunOptions(budget, seed, tasks, check_searcher(searcher), pretrained)
     source = as_source(model, inputs, shapes, batch)
     with open_session(db, target, threads) as session:
         lowered = lower(source, session.target)

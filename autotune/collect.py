@@ -11,8 +11,9 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from autotune.errors import UnsupportedModel
 from autotune.frontends.graph import Model, lower
 from autotune.frontends.model import SourceModel
 from autotune.measure.family import ReferenceFailed
@@ -21,7 +22,7 @@ from autotune.session import Session
 from costmodels.by_space import SpaceModels, Trained
 from db.values import RunSpec, RunStatus
 from search.errors import AutotuneError, UnsupportedWorkload
-from search.problem import Measurement, Task
+from search.problem import Measurement, Task, digest
 from search.searchers import SEARCHERS
 from search.searchers.base import Searcher
 from search.space import Space
@@ -30,8 +31,8 @@ from search.spaces import SPACES, spaces_of
 MIX = ("random", "evolutionary", "random", "cascade")
 """Searchers that take turns; each hears of all that was measured."""
 
-GUIDED_MIX = (*MIX, "beam")
-"""The same with what a trained LSTM leads to: the ends of its beams are measured, and it is trained anew."""
+BEAM = "beam"
+"""The searcher that a trained LSTM guides: value iteration measures where its beams end, and trains anew."""
 
 ROUND = 16  # candidates of a turn
 IDLE_SHARE = 0.25  # of the trials, for kernels that only move data
@@ -66,7 +67,7 @@ class Collector:
     Args:
         trials: Measurements wanted of each kernel.
         seconds: When to stop; None when all is done.
-        trained: Networks that guide the searchers.
+        trained: Networks that guide a beam; its ends alone are measured then, ``trials`` of them.
         observe: Called after each measurement and before each longer step.
     """
 
@@ -85,7 +86,8 @@ class Collector:
         self._seed = seed
         self._observe = observe
         self._models = SpaceModels(SPACES, trained)
-        self._mix = GUIDED_MIX if trained else MIX
+        self._guided = trained is not None
+        self._mix = (BEAM,) if self._guided else MIX
         self._seen: set[str] = set()
         self._began = time.monotonic()
         self.collected = Collected()
@@ -97,7 +99,12 @@ class Collector:
                 if self._is_over():
                     break
                 self._say(f"importing {source.name}")
-                self._network(lower(source, self._session.target), pool)
+                try:
+                    model = lower(source, self._session.target)
+                except UnsupportedModel:
+                    self.collected.failures["unsupported_model"] += 1
+                    continue
+                self._network(model, pool)
         return self.collected
 
     def _network(self, model: Model, pool: Pool) -> None:
@@ -107,9 +114,11 @@ class Collector:
         left = [(t, n) for t in tasks if (n := self._left(t)) > 0]
         if not left:
             return
-        store.add_model(model.hash, model.name, model.source.source, model.tasks)
+        # Under a hash of its own: `autotune run` must not take up such a run as one of the tuner.
+        hash_ = digest(["collected", model.hash])
+        store.add_model(hash_, model.name, model.source.source, model.tasks)
         settings = {"collect": True, "trials": self._trials}
-        run = store.start_run(RunSpec(model.hash, conditions, self._seed, settings))
+        run = store.start_run(RunSpec(hash_, conditions, self._seed, settings))
         began, before, status = time.monotonic(), self.collected.measured, RunStatus.INTERRUPTED
         try:
             for task, n in left:
@@ -128,7 +137,8 @@ class Collector:
         """Trials that a kernel still lacks."""
         workload = task.workload
         wanted = math.ceil(self._trials * (1.0 if workload.flop else IDLE_SHARE))
-        known = len(self._session.store.measurements(workload.hash, self._session.conditions))
+        records = self._session.store.measurements(workload.hash, self._session.conditions)
+        known = sum(not self._guided or m.candidate.origin == BEAM for m in records)
         self.collected.workloads += 1
         self.collected.wanted += wanted
         self.collected.records += min(wanted, known)
@@ -144,15 +154,20 @@ class Collector:
             self.collected.failures["no_space"] += 1
             return
         known = self._session.store.measurements(workload.hash, self._session.conditions)
-        self._models.add(workload, known)
         turns = [(space, self._searchers(space, known)) for space in spaces]
+        self._models.add(workload, known, judge=False)
         best: Measurement | None = min(known, key=lambda m: m.latency_s, default=None)
         for turn in range(n):  # at most: most turns give more than one
             space, searchers = turns[turn % len(turns)]
             name = self._mix[turn // len(turns) % len(self._mix)]
-            candidates = searchers[name].suggest(min(ROUND, n))
+            candidates = [
+                replace(c, origin=name) if name == BEAM else c for c in searchers[name].suggest(min(ROUND, n))
+            ]
             if not candidates:  # a small space is exhausted
                 turns.remove((space, searchers))
+                if not turns:
+                    return
+                continue
             measured: list[Measurement] = []
             try:
                 rival_s = best.samples_s if best else ()
@@ -167,7 +182,7 @@ class Collector:
             self._models.add(workload, measured)
             best = min([*measured, *([best] if best else [])], key=lambda m: m.latency_s, default=None)
             n -= len(measured)
-            if n <= 0 or not turns:
+            if n <= 0:
                 return
 
     def _searchers(self, space: Space, known: Sequence[Measurement]) -> dict[str, Searcher]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from autotune.deliver import check_delivery, deliver, reference_outputs
 from autotune.errors import BadInput, UnsupportedModel
 from autotune.frontends.graph import Model
-from autotune.learning import Learned, learned_models
 from autotune.manifest import Manifest, NoiseEntry, RankingEntry, RunEntry
 from autotune.measure.pool import Pool
 from autotune.profile import Profile
@@ -68,6 +67,8 @@ def run_model(
     A run of the same model, conditions and seed that was interrupted or killed is taken up where it stopped;
     its budget counts from its beginning.
     """
+    from autotune.learning import Learned, learned_models  # whose imports `autotune tasks` need not wait for
+
     tasks = select_tasks(model, options.tasks)
     check_delivery(model, folder)
     reference_outputs(model)  # before minutes are spent on what could not be checked
@@ -76,7 +77,7 @@ def run_model(
     budget = options.budget
     settings = {
         "trials": budget.trials, "seconds": budget.seconds, "gain": budget.gain, "tasks": options.tasks,
-        "searcher": options.searcher,
+        "searcher": options.searcher, "pretrained": options.pretrained,
     }  # fmt: skip
     spec = RunSpec(model.hash, conditions, options.seed, settings)
     earlier = store.resumable_run(spec)
@@ -120,7 +121,8 @@ def _goes_on(earlier: Run, spec: RunSpec, options: RunOptions) -> bool:
     """Whether a run that was left is the one asked for: the same, or the same tasks with budget to spare."""
     before = earlier.spec.settings
     left = options.budget.left(earlier.trials, earlier.elapsed_s)
-    same = all(before.get(k, v) == v for k, v in (("tasks", options.tasks), ("searcher", options.searcher)))
+    asked = {"tasks": options.tasks, "searcher": options.searcher, "pretrained": options.pretrained}
+    same = all(before.get(k, v) == v for k, v in asked.items())
     return before == spec.settings or (same and left)
 
 

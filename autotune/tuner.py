@@ -208,8 +208,9 @@ class Tuner:
         for hash_, each in self._searchers.items():
             each.update([m for _, m in known if m.candidate.workload == hash_])
         # In the order in which they were stored, over all tasks: the cost models depend on it.
-        for hash_, some in groupby(known, lambda row: row[1].candidate.workload):
-            self._models.add(tasks[hash_].task.workload, [m for _, m in some])
+        # What other runs measured, a trained model may have been trained on: it is not judged by that.
+        for (hash_, own), some in groupby(known, lambda row: (row[1].candidate.workload, row[0] == run.id)):
+            self._models.add(tasks[hash_].task.workload, [m for _, m in some], judge=own)
         self.progress.records = len(known)
         self._retrace(run, [(id_, tasks[m.candidate.workload], m) for id_, m in known])
 

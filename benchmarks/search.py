@@ -2,13 +2,15 @@
 
     python -m benchmarks.search --seeds 5
     python -m benchmarks.search --workloads dense,softmax --seeds 1 --searcher evolutionary
+    python -m benchmarks.search --rival untrained --trials 64     # beside ours without trained models
 
-TVM's is its evolutionary search with its XGBoost cost model over features of lowered programs, in rounds of
-32 and with a model from the 33rd trial on (its default would wait for 100); ours begins with smaller rounds.
-Ours searches the spaces
+Ours has the trained models that ``autotune run`` has by default; ``--no-models`` takes them away. TVM's is
+its evolutionary search with its XGBoost cost model over features of lowered programs, in rounds of 32 and
+with a model from the 33rd trial on (its default would wait for 100); ours begins with smaller rounds. Ours
+searches the spaces
 that ``autotune run`` does, a template and TVM's; with ``--same-space``, TVM's alone. Both propose; the same
 pool builds, checks and times; each starts from nothing, and their turns alternate. The workloads were never
-looked at while the searchers were made. Writes ``benchmarks/results/search.json``.
+looked at while the searchers were made. Writes ``benchmarks/results/search-RIVAL.json``.
 """
 
 import argparse
@@ -27,13 +29,14 @@ from tvm import te, tirx, topi
 from tvm.s_tir import meta_schedule as ms
 from tvm.target import Target
 
-from autotune.hardware import usable_cores
+from autotune.hardware import describe_hardware, usable_cores
+from autotune.learning import pretrained
 from autotune.measure.pool import Pool
 from autotune.measure.statistics import bootstrap_interval
 from autotune.target import canonical, resolve_target
-from costmodels.by_space import SpaceModels
+from costmodels.by_space import SpaceModels, Trained
 from search.compiler import load_tensor_intrinsics
-from search.problem import Candidate, Measurement, Workload
+from search.problem import Candidate, Conditions, Measurement, Workload
 from search.searchers import DEFAULT, SEARCHERS
 from search.searchers.base import Searcher
 from search.searchers.portfolio import PortfolioSearcher
@@ -43,7 +46,7 @@ from search.spaces import spaces_of
 from search.spaces.tir import module_of, workload_from_tir
 from search.spaces.trace import TraceSpace, trace_to_json
 
-BUDGETS = (32, 64, 128, 256)
+BUDGETS = (8, 16, 32, 64, 128, 256)
 FIRST_ROUND, ROUND = 8, 32  # as in autotune.tuner
 
 
@@ -112,16 +115,22 @@ class OwnTime:
 
 
 def ours(
-    searcher: str, spaces_of: SpacesOf, workload: Workload, target: Target, pool: Pool, seed: int, trials: int
+    searcher: str,
+    trained: Trained | None,
+    spaces_of: SpacesOf,
+    workload: Workload,
+    target: Target,
+    pool: Pool,
+    seed: int,
+    trials: int,
 ) -> dict[str, Any]:
     """One of our searchers in each space, as ``autotune run`` has them, from nothing."""
     own, started = OwnTime(), time.perf_counter()
     spaces = own(lambda: spaces_of(workload, target))
-    models = SpaceModels([s.name for s in spaces], seed=seed)
+    models = SpaceModels([s.name for s in spaces], trained, seed)
     make = SEARCHERS[searcher]
-    chooser = PortfolioSearcher(
-        {s.name: _seeded(make(s, models.scorers(s), seed), s, seed) for s in spaces}, seed
-    )
+    searchers = own(lambda: {s.name: _seeded(make(s, models.scorers(s), seed), s, seed) for s in spaces})
+    chooser = PortfolioSearcher(searchers, seed)
     measured: list[Measurement] = []
     while len(measured) < trials:
         size = min(max(FIRST_ROUND, len(measured) // 2), ROUND, trials - len(measured))
@@ -208,6 +217,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     parser.add_argument("--searcher", default=DEFAULT)
+    parser.add_argument("--no-models", action="store_true", help="ours without the trained models")
+    parser.add_argument("--rival", choices=("tvm", "untrained"), default="tvm")
     parser.add_argument("--same-space", action="store_true", help="search TVM's space alone, as TVM does")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--trials", type=int, default=max(BUDGETS))
@@ -218,33 +229,39 @@ def main() -> None:
     console = Console()
     target = resolve_target(None, usable_cores())
     results: list[dict[str, Any]] = []
+    conditions = Conditions(describe_hardware(), canonical(target), usable_cores())
+    trained = pretrained(conditions)
     options.out.mkdir(parents=True, exist_ok=True)
     for seed in range(options.seeds):
         for name in options.workloads.split(","):
             workload = workload_from_tir(WORKLOADS[name](), name)
             with Pool(canonical(target), usable_cores()) as pool:
-                us = ours(options.searcher, spaces, workload, target, pool, seed, options.trials)
-                them = metaschedule(workload, target, pool, seed, options.trials)
-            results.append({"workload": name, "seed": seed, "ours": us, "tvm": them})
-            ratios = " ".join(f"{r:.2f}" for r in _ratios(results[-1], options.trials).values())
+                searched = (spaces, workload, target, pool, seed, options.trials)
+                us = ours(options.searcher, None if options.no_models else trained, *searched)
+                if options.rival == "tvm":
+                    them = metaschedule(*searched[1:])
+                else:
+                    them = ours(options.searcher, None, *searched)
+            results.append({"workload": name, "seed": seed, "ours": us, options.rival: them})
+            ratios = _ratios(results[-1], options.rival, options.trials).values()
             console.print(
-                f"{name}, seed {seed}: TVM's latency over ours {ratios}; own time "
-                f"{us['own_s']:.1f} of {us['wall_s']:.1f} s, "
-                f"TVM's {them['own_s']:.1f} of {them['wall_s']:.1f} s"
+                f"{name}, seed {seed}: {options.rival}'s latency over ours "
+                f"{' '.join(f'{r:.2f}' for r in ratios)}; own time {us['own_s']:.1f} of "
+                f"{us['wall_s']:.1f} s, {options.rival}'s {them['own_s']:.1f} of {them['wall_s']:.1f} s"
             )
-            (options.out / "search.json").write_text(json.dumps(results))
-    _print(results, options.trials, console)
+            (options.out / f"search-{options.rival}.json").write_text(json.dumps(results))
+    _print(results, options.rival, options.trials, console)
 
 
-def _ratios(result: dict[str, Any], trials: int) -> dict[int, float]:
-    """TVM's best latency over ours, by number of trials."""
+def _ratios(result: dict[str, Any], rival: str, trials: int) -> dict[int, float]:
+    """The rival's best latency over ours, by number of trials."""
     budgets = [b for b in BUDGETS if b <= trials]
-    return {b: result["tvm"]["curve"][b - 1] / result["ours"]["curve"][b - 1] for b in budgets}
+    return {b: result[rival]["curve"][b - 1] / result["ours"]["curve"][b - 1] for b in budgets}
 
 
-def _print(results: Sequence[dict[str, Any]], trials: int, console: Console) -> None:
-    each = [_ratios(r, trials) for r in results]
-    table = Table(title="TVM's latency over ours: over 1, ours is faster", box=None)
+def _print(results: Sequence[dict[str, Any]], rival: str, trials: int, console: Console) -> None:
+    each = [_ratios(r, rival, trials) for r in results]
+    table = Table(title=f"{rival}'s latency over ours: over 1, ours is faster", box=None)
     for column in ("workload", *(f"{b} trials" for b in each[0])):
         table.add_column(column, justify="right")
     for name in dict.fromkeys(r["workload"] for r in results):

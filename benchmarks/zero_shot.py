@@ -9,6 +9,7 @@ timed in turn. One core chooses. Writes ``benchmarks/results/zero_shot.json``.
 
 import argparse
 import json
+import math
 import statistics
 import time
 from pathlib import Path
@@ -49,6 +50,8 @@ def main() -> None:
     ):
         learned = learned_models(session.store, session.conditions)
         console.print(f"models: {', '.join(learned.names)}")
+        if learned.trained is None:
+            parser.error("there are no trained models that could choose")
         for network in options.networks.split(","):
             results[network] = {}
             for task in lower(load_model(network), session.target).tasks:
@@ -69,7 +72,9 @@ def main() -> None:
     table = Table("network", "kernels", *(f"best known / {w}, of the sum" for w in WAYS[1:]),
                   *(f"{w}, geometric mean" for w in WAYS[1:]))  # fmt: skip
     for network, kernels in results.items():
-        known = [k for k in kernels.values() if all(w in k for w in WAYS)]
+        known = [k for k in kernels.values() if all(math.isfinite(k.get(w, math.inf)) for w in WAYS)]
+        if not known:
+            continue
         sums = {w: sum(k[w] * k["weight"] for k in known) for w in WAYS}
         means = [statistics.geometric_mean(k["best known"] / k[w] for k in known) for w in WAYS[1:]]
         table.add_row(network, str(len(known)), *(f"{sums['best known'] / sums[w]:.2f}" for w in WAYS[1:]),

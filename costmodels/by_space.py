@@ -1,7 +1,7 @@
 """The cost models of a search over several spaces: decisions of different spaces have nothing in common."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import NamedTuple
 
 from costmodels.gnn import ProgramGNN
@@ -45,31 +45,36 @@ class SpaceModels:
         span: Span = lambda phase: nullcontext(),
     ) -> None:
         lstm, gnn = (trained.lstm, trained.gnn) if trained else (None, None)
+        self._rankings: list[Ranking] = []
         self._priors: dict[str, SequencePrior] = {}
         self._complete: dict[str, JointModel] = {}
         self._values: dict[str, TreeValueModel] = {}
         for name in spaces:
             if trained and lstm is not None:
                 self._priors[name] = SequencePrior(lstm, trained.conditions, span)
-            self._complete[name] = JointModel(self._priors.get(name), seed, span)
+            self._complete[name] = JointModel(self._priors.get(name), seed, span, self._rankings)
             self._values[name] = TreeValueModel(seed, span)
         self._verifier = ProgramPrior(gnn, trained.conditions, span) if trained and gnn is not None else None
 
     def scorers(self, space: Space) -> Scorers:
         """What a searcher of a space is given."""
-        prior = self._priors.get(space.name)
+        prior, values = self._priors.get(space.name), self._values[space.name]
         if prior is not None:
-            prior.add(space)
-        return Scorers(self._complete[space.name], prior or self._values[space.name], self._verifier)
+            with suppress(Exception):  # whatever TVM raises of a kernel that cannot be encoded
+                prior.add(space)
+        known = prior is not None and prior.knows(space.workload)
+        return Scorers(self._complete[space.name], prior if prior and known else values, self._verifier)
 
-    def add(self, workload: Workload, measured: Sequence[Measurement]) -> None:
-        """Takes note of measurements, each in the models of its space."""
+    def add(self, workload: Workload, measured: Sequence[Measurement], judge: bool = True) -> None:
+        """Takes note of measurements, each in the models of its space; ``judge`` as of ``JointModel.add``."""
         for name, model in self._complete.items():
             if mine := [m for m in measured if m.candidate.space == name]:
-                model.add(workload, mine)
+                model.add(workload, mine, judge)
                 self._values[name].add(workload, mine)
 
     @property
     def rankings(self) -> list[Ranking]:
-        """Of all spaces, one space after the other."""
-        return [r for model in self._complete.values() for r in model.rankings]
+        """Of all spaces, in the order in which they were judged."""
+        for model in self._complete.values():
+            model.catch_up()
+        return self._rankings

@@ -24,6 +24,7 @@ from search.problem import Candidate, Conditions, Measurement, Workload, digest
 Split = Literal["workload", "model", "device"]
 
 MAX_CANDIDATES = 2000  # of a group, the newest: more teach little, and memory stays bounded
+BUSY_DRIFT = 1.5  # of the machine while something was timed: such a time says more of other load
 LEAST_CANDIDATES = 4  # of a group with times: of fewer nothing can be ranked
 
 
@@ -46,7 +47,7 @@ class Row(Protocol):
     def measurement(self) -> Measurement: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """The candidates of one workload under one set of conditions.
 
@@ -54,6 +55,7 @@ class Group:
         latency_s: Shape [n], the median of what was measured; infinite for failures.
         networks: Names of the models that have this workload.
         roofline_s: As ``costmodels.formula.roofline_s``.
+        fingerprint: Changes with every measurement in it.
     """
 
     workload: Workload
@@ -62,6 +64,13 @@ class Group:
     latency_s: NDArray[np.float64]
     networks: frozenset[str]
     roofline_s: float
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.fingerprint:
+            hashes, times = [c.hash for c in self.candidates], [repr(t) for t in self.latency_s.tolist()]
+            found = digest([self.workload.hash, self.conditions.key, hashes, times])
+            object.__setattr__(self, "fingerprint", found)
 
     @property
     def best_s(self) -> float:
@@ -73,12 +82,11 @@ class Group:
         if not hashes:
             return self
         failed = np.array([c.hash in hashes for c in self.candidates])
-        return replace(self, latency_s=np.where(failed, math.inf, self.latency_s))
+        return replace(self, latency_s=np.where(failed, math.inf, self.latency_s), fingerprint="")
 
-    def fingerprint(self) -> str:
-        """Changes with every measurement in it."""
-        times = [repr(t) for t in self.latency_s.tolist()]
-        return digest([self.workload.hash, self.conditions.key, [c.hash for c in self.candidates], times])
+    def summary(self) -> "Group":
+        """The same without what takes memory: its candidates, and the kernel's code."""
+        return replace(self, candidates=(), workload=replace(self.workload, module_json=""))
 
 
 def groups(
@@ -90,7 +98,8 @@ def groups(
     """Groups in the order of their workloads; one workload's rows are held in memory at a time.
 
     Of candidates measured more than once, the median of all times counts; a failure counts where there is no
-    time. Left out: candidates of other spaces, and groups with fewer than ``LEAST_CANDIDATES`` times.
+    time. Left out: candidates of other spaces, what was measured while the machine was busy, and groups with
+    fewer than ``LEAST_CANDIDATES`` times.
 
     Args:
         workload_of: Gives a workload by its hash.
@@ -99,7 +108,7 @@ def groups(
     for hash_, some in itertools.groupby(rows, lambda row: row.workload):
         by_conditions: dict[tuple[str, str, int], tuple[Conditions, dict[Candidate, list[float]]]] = {}
         for row in some:
-            if row.candidate.space in spaces:
+            if row.candidate.space in spaces and (row.measurement.drift or 1.0) <= BUSY_DRIFT:
                 _, times = by_conditions.setdefault(row.conditions.key, (row.conditions, {}))
                 times.setdefault(row.candidate, []).append(row.measurement.latency_s)
         for conditions, times in by_conditions.values():
@@ -123,12 +132,6 @@ def target_of(conditions: Conditions) -> Target:
     return Target(json.loads(conditions.target))
 
 
-def without(some: Iterable[Group], networks: Iterable[str]) -> list[Group]:
-    """The groups whose workload is in none of these networks."""
-    hidden = set(networks)
-    return [g for g in some if not g.networks & hidden]
-
-
 def split(
     some: Sequence[Group], by: Split, share: float = 0.2, seed: int = 0
 ) -> tuple[list[Group], list[Group]]:
@@ -149,7 +152,10 @@ def split(
     _, hidden = train_test_split(names, test_size=share, random_state=seed)
     learn = [g for g, label in zip(some, labels, strict=True) if not label & set(hidden)]
     if not learn:
-        raise TooLittleData(f"--split {by}: every kernel is also in {', '.join(hidden)}, which are held out")
+        raise TooLittleData(
+            f"--split {by}: every kernel is also in {', '.join(hidden)}, which are held out; `autotune collect` "
+            "gathers more"
+        )
     return learn, [g for g, label in zip(some, labels, strict=True) if label & set(hidden)]
 
 
@@ -162,4 +168,4 @@ def _labels(group: Group, by: Split) -> frozenset[str]:
 
 def fingerprint(some: Iterable[Group]) -> str:
     """Of a data set, whatever the order of its groups."""
-    return digest(sorted(g.fingerprint() for g in some))
+    return digest(sorted(g.fingerprint for g in some))

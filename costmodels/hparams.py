@@ -4,8 +4,8 @@ Trials are judged by a part of what is learnt from, so what the model is judged 
 the choice. The study lies in the same database as the measurements: it goes on where it was left.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import optuna
@@ -18,6 +18,7 @@ from costmodels.job import Job, encoded_groups
 from costmodels.metrics import summary
 from costmodels.network import scored
 from costmodels.training import Epoch, Trainer
+from search.problem import digest
 
 METRIC = "pairwise"
 BUSY_TIMEOUT_S = 30  # SQLite: to wait for others who write
@@ -26,31 +27,32 @@ BUSY_TIMEOUT_S = 30  # SQLite: to wait for others who write
 class Observer(Protocol):
     """Hears how the search gets on."""
 
-    def encoded(self, done: int, of: int) -> None:
+    def encoded(self, done: int) -> None:
         """So many groups are encoded."""
 
     def trial(self, number: int, of: int, best: float) -> None:
         """A trial is over."""
 
 
-def search(groups: Sequence[Group], job: Job, trials: int, url: str, observer: Observer) -> Job:
+def search(groups: Iterable[Group], job: Job, trials: int, url: str, observer: Observer) -> Job:
     """The job with the best hyper-parameters found.
 
     Args:
-        trials: How many to make, besides those that an earlier search on the same data made.
+        trials: How many to make in all: those of an earlier search of the same job on the same data count.
         url: Of the database that keeps the study.
 
     Raises:
         TooLittleData: As of ``costmodels.data.split``.
     """
-    learn, _ = split(groups, job.split, job.share, job.seed)
+    encoded = encoded_groups(MODELS[job.kind].encode, groups, observer.encoded)
+    learn, _ = split(list(encoded), job.split, job.share, job.seed)
     inner, valid = split(learn, job.split, job.share, job.seed + 1)
-    encoded = encoded_groups(MODELS[job.kind].encode, [*inner, *valid], observer.encoded)
+    learnt, judged = [encoded[g] for g in inner], [encoded[g] for g in valid]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     timeout = {"connect_args": {"timeout": BUSY_TIMEOUT_S}} if url.startswith("sqlite") else {}
     study = optuna.create_study(
         storage=optuna.storages.RDBStorage(url, engine_kwargs=timeout),
-        study_name=f"{job.kind}-{job.split}-{job.seed}-{fingerprint(inner)[:12]}",
+        study_name=f"{job.kind}-{digest([asdict(job), MODELS[job.kind].encoding, fingerprint(inner)])[:12]}",
         sampler=optuna.samplers.TPESampler(seed=job.seed),
         direction="maximize",
         load_if_exists=True,
@@ -61,20 +63,21 @@ def search(groups: Sequence[Group], job: Job, trials: int, url: str, observer: O
         torch.manual_seed(job.seed)
         model = MODELS[job.kind](**tried.model)
         if isinstance(model, StoreTrees):
-            model.fit(encoded[: len(inner)], job.seed)
+            model.fit(learnt, job.seed)
         else:
-            model.standardize(encoded[: len(inner)])
-            trainer = Trainer(model, encoded[: len(inner)], encoded[len(inner) :], tried.training)
+            model.standardize(learnt)
+            trainer = Trainer(model, learnt, judged, tried.training)
 
             def after(epoch: Epoch) -> None:
-                trial.report(epoch.metrics[METRIC], epoch.number)
+                trial.report(epoch.metrics.get(METRIC, 0.0), epoch.number)
                 if trial.should_prune():
                     raise optuna.TrialPruned
 
             trainer.run(after)
-        return summary([scored(model.predict(e), e) for e in encoded[len(inner) :]])[METRIC]
+        return summary([scored(model.predict(e), e) for e in judged]).get(METRIC, 0.0)
 
-    for number in range(1, trials + 1):
+    ended = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    for number in range(len(study.get_trials(states=ended)) + 1, trials + 1):
         study.optimize(objective, n_trials=1)
         best = [t.value for t in study.get_trials(states=[optuna.trial.TrialState.COMPLETE])]
         observer.trial(number, trials, max((v for v in best if v is not None), default=0.0))

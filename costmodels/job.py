@@ -4,16 +4,17 @@ A job that was killed goes on after its last epoch: what it takes lies beside th
 written.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from costmodels.boosting import StoreTrees
 from costmodels.checkpoint import MODELS, About, save
-from costmodels.data import Group, Split, fingerprint, split
+from costmodels.data import Group, Split, TooLittleData, fingerprint, split
 from costmodels.metrics import summary
 from costmodels.network import scored
 from costmodels.parallel import Told, Work, fit
@@ -31,6 +32,7 @@ class Job:
         share: Of the groups that is held out.
         model: Arguments of the model's constructor; what is not given is the default.
         processes: That train a network together.
+        hidden: Networks that were left out of the data from the beginning; recorded.
     """
 
     kind: str
@@ -40,12 +42,13 @@ class Job:
     model: dict[str, Any] = field(default_factory=dict)
     training: TrainSettings = field(default_factory=TrainSettings)
     processes: int = 1
+    hidden: tuple[str, ...] = ()
 
 
-class Observer:
-    """Hears how a job gets on; does nothing with it."""
+class Observer(Protocol):
+    """Hears how a job gets on."""
 
-    def encoded(self, done: int, of: int) -> None:
+    def encoded(self, done: int) -> None:
         """So many groups are encoded."""
 
     def epoch(self, epoch: Epoch, of: int) -> None:
@@ -55,36 +58,49 @@ class Observer:
         """A training that was left is taken up after so many epochs."""
 
 
+class Unobserved:
+    """Nobody hears."""
+
+    def encoded(self, done: int) -> None: ...
+    def epoch(self, epoch: Epoch, of: int) -> None: ...
+    def went_on(self, epochs: int) -> None: ...
+
+
 def train(
-    groups: Sequence[Group], job: Job, path: Path, version: str = "", observer: Observer | None = None
+    groups: Iterable[Group], job: Job, path: Path, version: str = "", observer: Observer | None = None
 ) -> About:
     """Trains a model, judges it by what is held out, and writes its checkpoint.
+
+    Args:
+        groups: Taken one by one; what is kept of each is its encoding.
 
     Raises:
         TooLittleData: As of ``costmodels.data.split``.
         OSError: The checkpoint cannot be written.
     """
-    observer = observer or Observer()
-    learn, judge = split(groups, job.split, job.share, job.seed)
-    make = MODELS[job.kind]
+    observer = observer or Unobserved()
     torch.manual_seed(job.seed)
-    model = make(**job.model)
-    encoded = encoded_groups(model.encode, [*learn, *judge], observer.encoded)
-    learnt, judged = encoded[: len(learn)], encoded[len(learn) :]
+    model = MODELS[job.kind](**job.model)
+    encoded = encoded_groups(model.encode, groups, observer.encoded)
+    learn, judge = split(list(encoded), job.split, job.share, job.seed)
+    inner, stop = _apart(learn, job)
+    learnt, stopping, judged = ([encoded[g] for g in part] for part in (inner, stop, judge))
     found_in = fingerprint(learn)
     data = {
         "fingerprint": found_in,
-        "measurements": sum(len(g.candidates) for g in learn),
+        "measurements": sum(len(g.latency_s) for g in learn),
         "workloads": len({g.workload.hash for g in learn}),
+        "networks": sorted({n for g in learn for n in g.networks}),
+        "hidden": list(job.hidden),
         "devices": len({g.conditions.hardware.fingerprint for g in learn}),
         "held_out": sorted({n for g in judge for n in g.networks}),
     }
     state = State.beside(path, found_in)
     if isinstance(model, StoreTrees):
-        model.fit(learnt, job.seed)
+        model.fit([encoded[g] for g in learn], job.seed)
     else:
         model.standardize(learnt)
-        work = Work(model, learnt, judged, job.training, state)
+        work = Work(model, learnt, stopping, job.training, state)
         fit(work, job.processes, _Relay(observer, job.training.epochs))
     metrics = summary([scored(model.predict(g), g) for g in judged])
     training = {"split": job.split, "share": job.share, "seed": job.seed}
@@ -96,19 +112,44 @@ def train(
     return about
 
 
+def _apart(learn: Sequence[Group], job: Job) -> tuple[list[Group], list[Group]]:
+    """What is learnt from, and what says when to stop, which is not what the model is judged by.
+
+    Where there is too little to part, the same serves for both.
+    """
+    try:
+        return split(learn, job.split, job.share, job.seed + 1)
+    except TooLittleData:
+        return list(learn), list(learn)
+
+
 def encoded_groups(
-    encode: Callable[[Group], Any], groups: Sequence[Group], done: Callable[[int, int], None]
-) -> list[Any]:
-    """Groups in the form that a model takes.
+    encode: Callable[[Group], Any], groups: Iterable[Group], done: Callable[[int], None]
+) -> dict[Group, Any]:
+    """Groups in the form that a model takes, by what is left of each without its candidates.
 
     Args:
-        done: Hears how many of how many are encoded.
+        done: Hears how many are encoded.
     """
-    found = []
-    for number, group in enumerate(groups, start=1):
-        found.append(encode(group))
-        done(number, len(groups))
+    found: dict[Group, Any] = {}
+    for group in groups:
+        encoded = encoded_or_none(encode, group)
+        if encoded is not None:
+            found[group.summary()] = encoded
+            done(len(found))
     return found
+
+
+def encoded_or_none(encode: Callable[[Group], Any], group: Group) -> Any | None:
+    """A group in the form that a model takes; None where hardly any of its candidates can be encoded.
+
+    A database may hold kernels and traces of another TVM, or of a target that this one does not know.
+    """
+    try:
+        encoded = encode(group)
+    except Exception:  # whatever TVM raises
+        return None
+    return encoded if np.isfinite(encoded.latency_s).sum() > 1 else None
 
 
 class _Relay(Told):

@@ -149,6 +149,7 @@ class DecisionLSTM(Network):
             [e.encode([group.candidates[k].choices for k in parts[n]]) for n, e in encoders.items()]
         )
         order = np.concatenate([np.array(p, np.int64) for p in parts.values()])
+        sequences, order = sequences.of(np.argsort(order)), np.sort(order)  # as the group has them
         latency_s = group.latency_s[order]
         return EncodedSequences(
             next(iter(encoders.values())).subject,

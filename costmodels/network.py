@@ -13,6 +13,7 @@ from costmodels.data import Group
 from costmodels.metrics import ScoredTask
 
 AT_ONCE = 2048  # candidates predicted
+LEAST_SCALE = 0.1
 
 
 class Outputs(NamedTuple):
@@ -144,9 +145,16 @@ class Standard(nn.Module):
         self.register_buffer("scale", torch.ones(features))
 
     def fit(self, rows: NDArray[np.float32]) -> None:
-        """Shape [n, features]. What never varies is left as it is, and what is rare does not get large."""
-        self.mean.copy_(torch.from_numpy(rows.mean(axis=0)))
-        self.scale.copy_(torch.from_numpy(np.maximum(rows.std(axis=0), 0.1)))
+        """Shape [n, features]. What is rare does not get large.
+
+        What never varies, as all that is known of the hardware where there is one device, teaches nothing, so
+        it is not looked at later either.
+        """
+        deviation = rows.std(axis=0, dtype=np.float64)
+        constant = rows.min(axis=0) == rows.max(axis=0)
+        scale = np.where(constant, np.inf, np.maximum(deviation, LEAST_SCALE))
+        self.mean.copy_(torch.from_numpy(rows.mean(axis=0, dtype=np.float64).astype(np.float32)))
+        self.scale.copy_(torch.from_numpy(scale.astype(np.float32)))
 
     def forward(self, x: Tensor) -> Tensor:
         return ((x - self.mean) / self.scale).clamp(-8.0, 8.0)

@@ -1,7 +1,7 @@
 """Data-parallel training: several processes, each with a part of every step's groups, gradients summed.
 
-All processes hold all the data and judge all of it, so they agree on when to stop; the first one speaks. What
-comes out differs from one process's only by rounding.
+All processes hold all the data and judge all of it, so they agree on when to stop; the first one speaks. The
+loss is a mean over each process's groups, so what comes out is not quite what one process learns.
 """
 
 import tempfile

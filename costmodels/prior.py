@@ -6,6 +6,7 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from costmodels.encodings.hardware import encode_hardware
@@ -17,7 +18,7 @@ from costmodels.gnn import inputs_of as programs
 from costmodels.lstm import DecisionLSTM
 from costmodels.lstm import inputs_of as sequences
 from costmodels.network import Outputs, Predicted, predicted
-from costmodels.trees import Span
+from costmodels.trees import Span, one_thread
 from search.problem import Candidate, Conditions, Workload
 from search.scorer import Prediction, Scored, choices_of
 from search.space import Space
@@ -54,10 +55,23 @@ class SequencePrior:
         about = self._network.describe(sequences([(encoder.subject, encoder.encode([]), log_s)]))
         self._known[space.workload.hash] = encoder, log_s, about
 
+    def knows(self, workload: Workload) -> bool:
+        """Whether it was told of the workload's space."""
+        return workload.hash in self._known
+
     def score(self, workload: Workload, items: Sequence[Scored]) -> Prediction | None:
-        """None of a workload whose space is not known. Scores are less logarithms of seconds."""
+        """Logarithms of speeds, over the roofline's; None of a workload whose space is not known."""
         said = self.predict(workload, items)
-        return said and Prediction(said.score, said.spread * DEVIATION)
+        if said is None:
+            return None
+        # Rounded, for how tensors are cut into batches changes the last digits.
+        relative = said.score + self._known[workload.hash][1]
+        return Prediction(np.round(relative, 3), np.round(said.spread * DEVIATION, 3))
+
+    def foretold_s(self, workload: Workload, items: Sequence[Scored]) -> NDArray[np.float64] | None:
+        """Seconds that each would take; None of a workload whose space is not known."""
+        said = self.predict(workload, items)
+        return None if said is None else np.exp(said.log_s)
 
     @torch.no_grad()
     def predict(self, workload: Workload, items: Sequence[Scored]) -> Predicted | None:
@@ -67,7 +81,7 @@ class SequencePrior:
         encoder, log_s, about = self._known[workload.hash]
         with self._span("features"):
             inputs = sequences([(encoder.subject, encoder.encode([choices_of(i) for i in items]), log_s)])
-        with self._span("model"):
+        with self._span("model"), one_thread():
             return predicted(self._network.last(inputs, about))
 
 
@@ -83,11 +97,14 @@ class ProgramPrior:
         self._span = span
 
     def score(self, workload: Workload, items: Sequence[Scored]) -> Prediction | None:
-        """None where an item is not realized."""
+        """None where an item is not realized, or cannot be encoded."""
         candidates = [i for i in items if isinstance(i, Candidate)]
         if len(candidates) < len(items) or not items:
             return None
-        said = self.predict(workload, candidates)
+        try:
+            said = self.predict(workload, candidates)
+        except Exception:  # a program such as nobody foresaw; what it raises is TVM's
+            return None
         return Prediction(said.score, said.spread * DEVIATION)
 
     @torch.no_grad()
@@ -99,6 +116,6 @@ class ProgramPrior:
             log_s = math.log(roofline_s(workload, self._conditions))
             group = EncodedPrograms(graphs, self._hardware, np.ones(len(graphs)), log_s)
             inputs = programs([(group, np.arange(len(graphs)))])
-        with self._span("model"):
+        with self._span("model"), one_thread():
             outputs: Outputs = self._network(inputs)
             return predicted(outputs)

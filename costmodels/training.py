@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from costmodels.metrics import ScoredTask, summary
-from costmodels.network import AT_ONCE, Encoded, Network, Outputs, Rows, score_of, scored
+from costmodels.metrics import summary
+from costmodels.network import Encoded, Network, Outputs, Rows, score_of, scored
 
 SLOW_WEIGHT = 0.1  # of the slowest candidates beside the fastest
 ALIKE = 0.02  # share of the best speed: pairs that differ less are not ranked
@@ -49,7 +49,12 @@ class TrainSettings:
 
 
 class Epoch(NamedTuple):
-    """Where training stands after an epoch."""
+    """Where training stands after an epoch.
+
+    Attributes:
+        loss: On what is learnt from.
+        valid: On what is judged by: share of pairs ordered wrongly, plus the median error of times.
+    """
 
     number: int
     loss: float
@@ -125,11 +130,14 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """All that is needed to go on, of tensors and plain values."""
         return {
-            "settings": asdict(self.settings),
+            "settings": asdict(self.settings), "model": self._model(),
             "network": self.network.state_dict(), "best": self._best,
             "optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict(),
             "epoch": self._epoch, "waited": self._waited, "least": self._least, "metrics": self.metrics,
         }  # fmt: skip
+
+    def _model(self) -> dict[str, Any]:
+        return {"kind": self.network.kind, "encoding": self.network.encoding, **self.network.settings}
 
     def go_on(self, state: dict[str, Any]) -> None:
         """Takes up where ``state`` was taken.
@@ -137,12 +145,9 @@ class Trainer:
         Raises:
             ValueError: It is of other settings or another network.
         """
-        if state["settings"] != asdict(self.settings):
+        if (state["settings"], state["model"]) != (asdict(self.settings), self._model()):
             raise ValueError("the training that was left had other settings")
-        try:
-            self.network.load_state_dict(state["network"])
-        except RuntimeError as error:
-            raise ValueError(f"the training that was left was of another network: {error}") from error
+        self.network.load_state_dict(state["network"])
         self._best, self.metrics = state["best"], state["metrics"]
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
@@ -180,16 +185,10 @@ class Trainer:
                 torch.distributed.all_reduce(parameter.grad)
         return float(total)
 
-    @torch.no_grad()
     def _valid(self) -> tuple[float, dict[str, float]]:
-        """The loss on the groups to judge by, and their metrics."""
-        self.network.eval()
-        rng, losses, tasks = np.random.default_rng(0), list[float](), list[ScoredTask]()
-        for group in self._judge:
-            inputs, rows = self.network.batch([(group, _pick(group, AT_ONCE, rng))])
-            losses.append(float(loss_of(self.network(inputs), rows, self.settings.rank)))
-            tasks.append(scored(self.network.predict(group), group))
-        return float(np.mean(losses)), summary(tasks)
+        """What is wrong about the groups to judge by: pairs, and times; and all metrics."""
+        metrics = summary([scored(self.network.predict(group), group) for group in self._judge])
+        return 1 - metrics.get("pairwise", 0.0) + metrics.get("median_error", math.inf), metrics
 
 
 def processes() -> int:

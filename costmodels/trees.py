@@ -58,11 +58,17 @@ class TreeCostModel:
     Args:
         span: Makes the context in which ``"features"`` are computed and the ``"model"`` works.
         prior: Its scores and spreads are features too.
+        boosted: Whether boosted trees have half the say; they take most of a fit's time.
     """
 
     def __init__(
-        self, seed: int = 0, span: Span = lambda phase: nullcontext(), prior: Scorer | None = None
+        self,
+        seed: int = 0,
+        span: Span = lambda phase: nullcontext(),
+        prior: Scorer | None = None,
+        boosted: bool = True,
     ) -> None:
+        self._boosted = boosted
         self._seed = seed
         self._span = span
         self._prior = prior
@@ -119,7 +125,8 @@ class TreeCostModel:
         fitted, forest = self._forests.get(kind, (0, None))
         if forest is None or fitted != count:
             rows = self._rows[kind][:count][-MAX_ROWS:]
-            forest = Forest(np.stack([row.features for row in rows]), labels(rows), self._seed)
+            features = np.stack([row.features for row in rows])
+            forest = Forest(features, labels(rows), self._seed, self._boosted)
             self._forests[kind] = count, forest
         return forest
 
@@ -154,19 +161,27 @@ class Forest:
     Args:
         features: Shape [n, features]; NaN where something is not decided.
         labels: Shape [n].
+        boosted: As of ``TreeCostModel``.
     """
 
-    def __init__(self, features: NDArray[np.float64], labels: NDArray[np.float64], seed: int) -> None:
+    def __init__(
+        self, features: NDArray[np.float64], labels: NDArray[np.float64], seed: int, boosted: bool = True
+    ) -> None:
         self._random = ExtraTreesRegressor(n_estimators=TREES, max_features=0.8, random_state=seed)
         self._random.fit(features, labels)
-        self._boosted = HistGradientBoostingRegressor(
-            max_iter=100, learning_rate=0.1, max_leaf_nodes=15, min_samples_leaf=3, early_stopping=False,
-            random_state=seed,
-        )  # fmt: skip
-        self._boosted.fit(features, labels)
+        self._boosted = None
+        if boosted:
+            self._boosted = HistGradientBoostingRegressor(
+                max_iter=100, learning_rate=0.1, max_leaf_nodes=15, min_samples_leaf=3, early_stopping=False,
+                random_state=seed,
+            )  # fmt: skip
+            self._boosted.fit(features, labels)
 
     def predict(self, features: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mean and standard deviation, each of shape [n]."""
         checked = np.asarray(features, dtype=np.float32)  # what each tree would do again
         each = np.stack([tree.tree_.predict(checked)[:, 0] for tree in self._random.estimators_])
-        return (each.mean(axis=0) + self._boosted.predict(features)) / 2, each.std(axis=0)
+        mean = each.mean(axis=0)
+        if self._boosted is not None:
+            mean = (mean + self._boosted.predict(features)) / 2
+        return mean, each.std(axis=0)

@@ -49,6 +49,11 @@ def make_default(session: Session, name: str) -> None:
     row.is_default = True
 
 
+def unset_default(session: Session, kind: CheckpointKind) -> None:
+    _one_writer(session)
+    _unset_default(session, kind.value)
+
+
 def _one_writer(session: Session) -> None:
     """Of defaults, until the transaction ends; SQLite never has more."""
     if session.get_bind().dialect.name == "postgresql":

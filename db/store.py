@@ -312,6 +312,11 @@ class Store:
         with self._database.reading() as session:
             return checkpoints.default(session, kind)
 
+    def unset_default(self, kind: CheckpointKind) -> None:
+        """Leaves a kind without a default."""
+        with self._database.writing() as session:
+            checkpoints.unset_default(session, kind)
+
     def make_default(self, name: str) -> None:
         """Makes a checkpoint its kind's default instead of any other; raises ``NoSuchRecord``."""
         with self._database.writing() as session:

@@ -22,16 +22,22 @@ class Role:
     Attributes:
         kind: Such as ``tile``, or the name of a knob; there are few.
         values: What each choice stands for, where choices are indices of it.
+        steps: Of a choice of a sketch, how often each schedule primitive occurs in it.
         extent: Of the loop that is split, 1 where none is.
         reduced: Whether that loop adds up.
         inner: How many loops of the kernel lie inside of it.
+        writes_along: Whether its next iteration writes the next element.
+        reads_along: How many operands' next element it reads.
     """
 
     kind: str
     values: tuple[float, ...] = ()
+    steps: tuple[tuple[str, int], ...] = ()
     extent: int = 1
     reduced: bool = False
     inner: int = 0
+    writes_along: bool = False
+    reads_along: int = 0
 
 
 ENUMERABLE = 2000

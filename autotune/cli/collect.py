@@ -27,7 +27,7 @@ def collect(
     db: options.Database = None,
     guided: Annotated[
         bool,
-        typer.Option("--guided", help="Also measure where beams of the default LSTM end, to train it anew."),
+        typer.Option("--guided", help="Measure where beams of the default LSTM end, to train it anew."),
     ] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the search and of the made-up networks.")] = 0,
 ) -> None:
@@ -38,13 +38,14 @@ def collect(
     """
     from autotune.api import check_minutes
     from autotune.cli.console import console
+    from autotune.errors import BadInput
     from autotune.frontends import find_model
 
     check_minutes(minutes)
     for model in models or []:
         find_model(model)
     screen = console(False)
-    with screen.status("probing this machine"):
+    with screen.status("starting; this machine is probed first"):
         from autotune.catalogue import TRAINING, networks
         from autotune.cli.progress import LiveCollection
         from autotune.collect import Collector
@@ -53,6 +54,8 @@ def collect(
     with open_session(db, target, threads) as session, LiveCollection(screen) as live:
         seconds = None if minutes is None else minutes * 60
         trained = learned_models(session.store, session.conditions).trained if guided else None
+        if guided and (trained is None or trained.lstm is None):
+            raise BadInput("--guided: there is no trained LSTM; `autotune train --model lstm` makes one")
         collector = Collector(session, trials, seconds, seed, live.observe, trained)
         collected = collector.run(networks(models or TRAINING, neighbours, seed))
         failed = sum(collected.failures.values())

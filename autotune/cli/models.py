@@ -24,6 +24,7 @@ _SHOWN = {
     "pairwise": "pairwise",
     "tau": "tau",
     "median_error": "median error",
+    "failed@1": "top-1 fails",
 }
 """Metrics in tables, with their headings."""
 
@@ -64,10 +65,11 @@ def show(name: _Name, db: options.Database = None, json: options.Json = False) -
 
     from autotune.cli.console import console, print_json
     from autotune.learning import find_checkpoint
+    from costmodels.checkpoint import read_about
     from db.store import Store
 
     with Store.open(db) as store:
-        _, about = find_checkpoint(store, name)
+        about = read_about(find_checkpoint(store, name))
     if json:
         print_json(asdict(about))
         return
@@ -115,30 +117,31 @@ def _compare(names: list[str], db: str | None, networks: list[str], json: bool) 
     from db.store import Store
 
     screen = console(json)
-    rows: dict[str, Mapping[str, float]] = {}
     with Store.open(db) as store, screen.status("reading measurements") as status:
         from autotune.errors import BadInput
         from autotune.learning import find_checkpoint, read_groups
-        from costmodels.metrics import summary
+        from costmodels.checkpoint import load
+        from costmodels.job import encoded_or_none
+        from costmodels.metrics import ScoredTask, summary
         from costmodels.network import scored
 
-        found = {name: find_checkpoint(store, name)[0] for name in names}
-        groups = [g for g in read_groups(store) if not networks or g.networks & set(networks)]
-        if not groups:
+        found = {name: load(find_checkpoint(store, name))[0] for name in names}
+        judged: dict[str, list[ScoredTask]] = {name: [] for name in names}
+        groups = (g for g in read_groups(store) if not networks or g.networks & set(networks))
+        for number, group in enumerate(groups, start=1):
+            status.update(f"kernel {number}: {group.workload.name}")
+            for name, model in found.items():
+                if (encoded := encoded_or_none(model.encode, group)) is not None:
+                    judged[name].append(scored(model.predict(encoded), encoded))
+        if not judged[names[0]]:
             raise BadInput(
                 f"--network {', '.join(networks)}: the database has no measurements of its kernels"
             )
-        for name, model in found.items():
-            tasks = []
-            for number, group in enumerate(groups, start=1):
-                status.update(f"{name}: {number} of {len(groups)} kernels")
-                encoded = model.encode(group)
-                tasks.append(scored(model.predict(encoded), encoded))  # type: ignore[arg-type]
-            rows[name] = summary(tasks)
+    rows = {name: summary(tasks) for name, tasks in judged.items()}
     if json:
         print_json(rows)
         return
-    table = Table("checkpoint", *_SHOWN.values(), title=f"{len(groups)} kernels")
+    table = Table("checkpoint", *_SHOWN.values(), title=f"{len(judged[names[0]])} kernels")
     for name, metrics in rows.items():
         table.add_row(name, *_figures(metrics))
     screen.print(table)
@@ -149,12 +152,12 @@ def default(
     name: Annotated[str, typer.Argument(help="Of a checkpoint.", show_default=False)],
     db: options.Database = None,
 ) -> None:
-    """Make a checkpoint the one that `autotune run` uses, of its kind."""
+    """Make a checkpoint the one that `autotune run` uses, of its kind; pretrained-lstm is the shipped one."""
+    from autotune.learning import make_default
     from db.store import Store
 
     with Store.open(db) as store:
-        store.make_default(name)
-        kind = store.checkpoint(name).kind.value
+        kind = make_default(store, name)
     typer.echo(f"{name} is the {kind} model from now on")
 
 

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -11,11 +11,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from autotune.collect import Collected
 from autotune.report.numbers import latency
-from autotune.tuner import Progress
-from costmodels.job import Observer
-from costmodels.training import Epoch
+
+if TYPE_CHECKING:
+    from autotune.collect import Collected
+    from autotune.tuner import Progress
+    from costmodels.training import Epoch
 
 _PLAIN_EVERY_S = 10.0
 
@@ -52,7 +53,7 @@ class _Live:
 class LiveProgress(_Live):
     """Of a tuner."""
 
-    def observe(self, progress: Progress) -> None:
+    def observe(self, progress: "Progress") -> None:
         """Shows where the run stands."""
         share = progress.budget.share_done(progress.trials, progress.elapsed_s)
         failures = _failures(progress.failures)
@@ -64,7 +65,7 @@ class LiveProgress(_Live):
 class LiveCollection(_Live):
     """Of a collector."""
 
-    def observe(self, collected: Collected) -> None:
+    def observe(self, collected: "Collected") -> None:
         """Shows where collecting stands."""
         share = collected.records / max(1, collected.wanted)
         if collected.left_s is not None:
@@ -77,25 +78,21 @@ class LiveCollection(_Live):
         self._show(facts, share, collected.doing, _failures(collected.failures))
 
 
-class LiveTraining(_Live, Observer):
+class LiveTraining(_Live):
     """Of a training job."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
         self._began = time.monotonic()
 
-    def read(self, groups: int) -> None:
-        """So many kernels were read from the database."""
-        self._show([f"{groups} kernels"], 0.0, "reading measurements", "")
-
-    def encoded(self, done: int, of: int) -> None:
-        self._show([f"{done} of {of} kernels"], done / of, "encoding candidates", "")
-        self._began = time.monotonic() if done == of else self._began
+    def encoded(self, done: int) -> None:
+        self._show([f"{done} kernels"], 0.0, "reading and encoding measurements", "")
+        self._began = time.monotonic()
 
     def went_on(self, epochs: int) -> None:
         self._console.print(f"going on after epoch {epochs} of a training that was left")
 
-    def epoch(self, epoch: Epoch, of: int) -> None:
+    def epoch(self, epoch: "Epoch", of: int) -> None:
         left_s = (time.monotonic() - self._began) / epoch.number * (of - epoch.number)
         figures = [f"{n} {epoch.metrics[n]:.3f}" for n in ("top@1", "pairwise", "tau") if n in epoch.metrics]
         facts = [
@@ -112,7 +109,7 @@ class LiveTraining(_Live, Observer):
         )
 
 
-def _facts(progress: Progress) -> list[str]:
+def _facts(progress: "Progress") -> list[str]:
     measured = sum(t.best is not None for t in progress.tasks)
     model = (
         f"model {latency(progress.latency_s)}"

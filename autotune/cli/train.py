@@ -28,7 +28,7 @@ def train(
     width: Annotated[
         int | None, typer.Option(min=4, help="Of the network's state.", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, order and split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 2, help="Seed of weights, order and split.")] = 0,
     name: Annotated[
         str | None, typer.Option(help="Handle of the checkpoint.", show_default="the kind, with a number")
     ] = None,
@@ -53,24 +53,24 @@ def train(
     screen = console(json)
     with screen.status("starting"):
         from autotune.cli.models import print_checkpoint
-        from autotune.learning import read_groups, train_on
+        from autotune.learning import IN_THE_LOOP, read_groups, train_on
         from costmodels.job import Job
         from costmodels.training import TrainSettings
     with Store.open(db) as store:
         job = Job(
             model, split, seed=seed, model={"width": width} if width and model != "trees" else {},
-            training=TrainSettings(epochs=epochs, seed=seed), processes=processes,
+            training=TrainSettings(epochs=epochs, seed=seed), processes=processes, hidden=tuple(hold_out),
         )  # fmt: skip
         if search_hparams:
             from costmodels.hparams import search
 
             with LiveTraining(screen) as live:
-                groups = read_groups(store, hold_out, live.read)
-                job = search(groups, job, search_hparams, store.url, live)
+                job = search(read_groups(store, hold_out), job, search_hparams, store.url, live)
         with LiveTraining(screen) as live:
-            checkpoint = train_on(store, job, hold_out, name, out, live, live.read)
+            checkpoint = train_on(store, job, name, out, live)
         if json:
             print_json({"name": checkpoint.name, "path": checkpoint.path, "metrics": checkpoint.metrics})
             return
         print_checkpoint(checkpoint, screen)
-        screen.print(f"use it from now on: autotune models default {checkpoint.name}", soft_wrap=True)
+        if model in IN_THE_LOOP:
+            screen.print(f"use it from now on: autotune models default {checkpoint.name}", soft_wrap=True)

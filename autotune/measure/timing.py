@@ -19,7 +19,8 @@ CLOSE_S = 0.1  # as far as there is more to learn from it
 SAMPLE_S = 3e-3  # a sample is the mean over at least this long
 ENOUGH_S = 0.5  # of samples of one candidate, however few they are
 SLOW_S = 0.05  # of a run that what the caches hold matters little to
-HOPELESS = 3.0  # times slower than the best: one run says enough
+HOPELESS = 3.0  # times slower than the best: the best of a few runs says enough
+SECOND_LOOKS = 2
 FIRST_RUN_S = 2e-3  # that a first run may take for cold caches and new pages alone
 CLEARLY = 1.02  # times slower: what the clock may have drifted since the best was timed
 BURSTS = 3  # of each side in a pair; their median counts
@@ -57,6 +58,8 @@ def race(run: Run, first_s: float, rival_s: Sequence[float]) -> tuple[float, ...
     if first_s > HOPELESS * rival + FIRST_RUN_S:
         return (first_s,)
     warm_s = seconds(run)
+    if warm_s < SAMPLE_S:  # short enough that an interrupt could make it look hopeless
+        warm_s = min(warm_s, *(seconds(run) for _ in range(SECOND_LOOKS)))
     if warm_s > HOPELESS * rival:
         return (warm_s,)
     repeats = max(1, math.ceil(SAMPLE_S / warm_s))

@@ -12,8 +12,9 @@ from autotune.manifest import Manifest
 from autotune.measure.noise import NOISY
 from autotune.report import numbers
 from autotune.report.facts import Facts, find_facts
-from autotune.report.plots import MODEL_NAMES, curve_plot, noise_plot, ranking_plot, share_plot
+from autotune.report.plots import curve_plot, noise_plot, ranking_plot, share_plot
 from autotune.report.spread import RESAMPLES, Estimate, interval
+from autotune.report.tuning import MODEL_NAMES
 
 if TYPE_CHECKING:
     from autotune.bench.result import BenchResult

@@ -14,17 +14,13 @@ from autotune.measure.noise import NOISY
 from autotune.report.facts import TaskFacts
 from autotune.report.numbers import latency, percent, plain, ratio, shorten
 from autotune.report.svg import AFTER, BAD, BEFORE, INK, MUTED, STYLE, WIDTH_IN, to_svg
+from autotune.report.tuning import MODEL_NAMES
 
 _MAX_BARS = 20
 _LABEL_CHARS = 38
 _LOG_FROM = 4.0  # largest over smallest: below, a linear axis from zero says more
 _TIME_UNITS = ((3600.0, "hours"), (60.0, "minutes"))
 _MAX_DOTS = 600
-MODEL_NAMES = {
-    "prior": "the trained model",
-    "trees": "trees fitted while tuning",
-    "both": "trees that hear it",
-}
 _DOTS_ACROSS, _DOTS_UP = 250, 40  # that a plot of probes can show side by side
 
 

@@ -12,6 +12,7 @@ from autotune.profile import OTHER
 from autotune.report import numbers
 from autotune.report.facts import Facts, TaskFacts, find_facts
 from autotune.report.spread import Estimate, interval
+from autotune.report.tuning import MODEL_NAMES
 
 _MAX_TASKS = 15
 _MAX_NAMES = 4  # of tasks left untuned for the same reason
@@ -34,7 +35,14 @@ def print_summary(manifest: Manifest, console: Console) -> None:
     for line in (*_headline(facts), _verdict(facts)):
         console.print(line)
     console.print(_table(facts, console.width))
-    for line in (*_rest(facts), *_untuned(facts), _failures(manifest), *_phases(facts), *_noise(facts)):
+    for line in (
+        *_rest(facts),
+        *_untuned(facts),
+        _failures(manifest),
+        *_phases(facts),
+        *_models(facts),
+        *_noise(facts),
+    ):
         console.print(line)
 
 
@@ -130,6 +138,15 @@ def _phases(facts: Facts) -> Iterator[Text]:
     if facts.phases:
         shown = ", ".join(f"{100 * share:.0f} % {name}" for share, name in shares if share >= 0.005)
         yield Text(f"Time: {shown}")
+
+
+def _models(facts: Facts) -> Iterator[Text]:
+    if rankings := facts.rankings:
+        shares = ", ".join(f"{MODEL_NAMES[n]} {numbers.percent(a)}" for n, a in rankings.accuracy.items())
+        yield Text(f"Pairs ordered rightly before they were measured: {shares}")
+    for name in facts.manifest.run.models:
+        if name.startswith("not "):
+            yield Text(f"Cost models: {name}", style="yellow")
 
 
 def _noise(facts: Facts) -> Iterator[Text]:

@@ -6,6 +6,13 @@ from dataclasses import dataclass
 from autotune.manifest import RunEntry
 from autotune.measure.noise import NOISY
 
+MODEL_NAMES = {
+    "prior": "the trained model",
+    "trees": "trees fitted while tuning",
+    "both": "trees that hear it",
+}
+"""Cost models of a run, for people."""
+
 
 @dataclass(frozen=True)
 class NoiseFacts:

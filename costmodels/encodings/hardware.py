@@ -17,7 +17,7 @@ VERSION = "hardware/1"
 _CACHES = ("l1d", "l2", "l3")
 _PROBES = ("peak_gflops_f32", "peak_gflops_f32_core", "bandwidth_gbps", "bandwidth_gbps_core",
            "l1d_gbps_core", "l2_gbps_core", "l3_gbps_core", "fork_us", "clock_ghz")  # fmt: skip
-_VECTORS = ("neon", "avx2", "avx512f", "avx512vnni", "amx_int8")
+_VECTORS = ("neon", "avx2", "avx512f", "avx512vnni", "amx-int8")
 
 HARDWARE_FEATURES = 2 + len(_CACHES) + len(_PROBES) + len(_VECTORS)
 

@@ -26,6 +26,8 @@ from tvm.s_tir import SBlockRealize
 from tvm.sym import Analyzer
 from tvm.tirx.analysis import undefined_vars
 
+from costmodels.encodings.index import Form, divided, modulo, plus, times
+
 VERSION = "program/1"
 
 LOOPS = ("serial", "parallel", "vectorized", "unrolled", "thread")  # numbered as TVM does
@@ -100,9 +102,6 @@ def encode_program(module: tvm.IRModule) -> ProgramGraph:
     return _Walk(next(iter(module.functions.values()))).graph()
 
 
-Form = dict[tuple[int, int, int], float]
-"""An index: the sum over ``(loop, divisor, count): factor`` of ``loop // divisor % count * factor``, and a
-constant, which is left out, as neither strides nor footprints depend on it."""
 Access = tuple[int, tuple[Form, ...]]
 """A buffer's number, and its indices, the innermost first."""
 _Step = tuple[int, int, int, float]  # dimension, divisor, count, factor: what a loop adds to an index
@@ -372,7 +371,7 @@ class _Walk:
         if buffer.id_ not in self._views:
             return self._number(buffer), tuple(forms)
         source, base = self._views[buffer.id_]
-        return source, tuple(map(_plus, base, itertools.chain(forms, itertools.repeat({}))))
+        return source, tuple(map(plus, base, itertools.chain(forms, itertools.repeat({}))))
 
     def _number(self, buffer: Any) -> int:
         if (number := self._numbers.get(buffer.id_)) is None:
@@ -429,7 +428,7 @@ class _Walk:
         if kind in (tirx.IntImm, tirx.FloatImm):
             return {}
         if kind in (tirx.Add, tirx.Sub):
-            return _plus(self._form(index.a), self._form(index.b), 1 if kind is tirx.Add else -1)
+            return plus(self._form(index.a), self._form(index.b), 1 if kind is tirx.Add else -1)
         if kind is tirx.Cast:
             return self._form(index.value)
         if kind in _SCALED:
@@ -440,41 +439,7 @@ class _Walk:
                 return _SCALED[kind](self._form(a), b.value)
         # Whatever it is, it varies with these; what it computes and loads counts for the next statement.
         self._pending.append(index)
-        return functools.reduce(_plus, [self._forms.get(v.id_, {}) for v in undefined_vars(index)], {})
-
-
-def _plus(left: Form, right: Form, sign: int = 1) -> Form:
-    if not left and sign == 1:
-        return right
-    total = dict(left)
-    for part, factor in right.items():
-        total[part] = total.get(part, 0) + sign * factor
-    return total
-
-
-def _times(form: Form, factor: int) -> Form:
-    return {part: f * factor for part, f in form.items()}
-
-
-def _divided(form: Form, divisor: int) -> Form:
-    """``form // divisor``, as if nothing were carried."""
-    quotient: Form = {}
-    for (loop, d, count), factor in form.items():
-        size = abs(factor)
-        if size >= divisor:
-            quotient[loop, d, count] = factor / divisor
-        elif (rest := math.ceil(count * size / divisor)) > 1:
-            quotient[loop, d * int(divisor // size), rest] = 1
-    return quotient
-
-
-def _modulo(form: Form, divisor: int) -> Form:
-    """``form % divisor``, as if nothing were carried."""
-    remainder: Form = {}
-    for (loop, d, count), factor in form.items():
-        if size := abs(factor) % divisor:
-            remainder[loop, d, min(count, math.ceil(divisor / size))] = size
-    return remainder
+        return functools.reduce(plus, [self._forms.get(v.id_, {}) for v in undefined_vars(index)], {})
 
 
 def _stride(steps: Sequence[_Step], strides: Sequence[int]) -> float:
@@ -509,7 +474,7 @@ _NO_NOTES = [0.0] * len(ANNOTATIONS)
 _VANISHING = (tirx.ForKind.SERIAL, tirx.ForKind.VECTORIZED, tirx.ForKind.UNROLLED)
 _ABSENT = [0.0] * len(_ACCESS)
 _WHOLE = _ACCESS.index("footprint all")
-_SCALED = {tirx.Mul: _times, tirx.FloorDiv: _divided, tirx.FloorMod: _modulo}
+_SCALED = {tirx.Mul: times, tirx.FloorDiv: divided, tirx.FloorMod: modulo}
 _CALL, _COMPARE, _LOAD = map(OPERATIONS.index, ("call", "compare", "load"))
 _COMPARISONS = ("EQ", "NE", "LT", "LE", "GT", "GE")
 _COLUMNS = {

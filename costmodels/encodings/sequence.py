@@ -20,15 +20,23 @@ from search.problem import Choice, Conditions
 from search.space import Draft, Role, Space
 from search.spaces.tir import module_of
 
-VERSION = f"sequence/1+{program.VERSION}"
+VERSION = f"sequence/2+{program.VERSION}"
 
 KINDS = ("sketch", "tile", "category", "location", "order", "n", "y", "x", "rows", "unroll", "vectors",
          "parallel")  # fmt: skip
 """Kinds of decisions; whatever else there is counts as one more."""
 
+STEPS = ("ComputeInline", "ReverseComputeInline", "CacheWrite", "ComputeAt", "ReverseComputeAt", "RFactor",
+         "SamplePerfectTile", "SampleCategorical", "SampleComputeLocation", "Annotate")  # fmt: skip
+"""Schedule primitives whose number in a sketch is told."""
+
 _FACTORS = 5  # of a tile, at most
 _KIND = len(KINDS) + 1
-TOKEN_FEATURES = _KIND + 1 + 4 + 2 + 2 * _FACTORS
+_ABOUT = ("decided", "extent", "reduced", "inner", "writes along", "reads along", "factors")
+_NUMBER = ("number", "logarithm")
+_OWN = _KIND + len(_ABOUT) + len(STEPS) + len(_NUMBER) + 2 * _FACTORS
+_SUMS = 1 + 4 * _FACTORS  # over the tokens so far
+TOKEN_FEATURES = _OWN + _SUMS
 
 
 class Subject(NamedTuple):
@@ -89,7 +97,7 @@ class SequenceEncoder:
         self.subject = Subject(graph.kinds, graph.nodes, context)
         self._roles: dict[Choice | None, tuple[Role, ...]] = {}
         self._known: dict[tuple[Role, Choice | None], int] = {}
-        self._rows: list[NDArray[np.float32]] = [np.zeros(TOKEN_FEATURES, np.float32)]
+        self._rows: list[NDArray[np.float32]] = [np.zeros(_OWN, np.float32)]
 
     def knows(self, draft: Draft) -> bool:
         """Whether the draft's decisions are of this space, as far as can be told without applying them."""
@@ -107,7 +115,8 @@ class SequenceEncoder:
                 self._place(role, choice) for role, choice in zip(self._roles_of(draft), draft, strict=False)
             ]
         lengths = np.fromiter(map(len, drafts), np.int64, len(drafts))
-        return Sequences(np.stack(self._rows)[places], lengths)
+        own = np.stack(self._rows)[places]
+        return Sequences(np.concatenate([own, _sums(own) * (places > 0)[:, :, None]], axis=2), lengths)
 
     def _roles_of(self, draft: Draft) -> tuple[Role, ...]:
         roles = self._roles.get(draft[0])
@@ -125,15 +134,13 @@ class SequenceEncoder:
 
 
 def _token(role: Role, choice: Choice | None) -> NDArray[np.float32]:
-    """Shape [TOKEN_FEATURES].
+    """What a token says of its own decision.
 
-    What kind, whether it is decided; the loop's extent, whether it adds up, how far inside it is; the number
-    chosen and its logarithm; of a tile the logarithms of its factors from the innermost on, and of their
-    products.
+    Its kind; ``_ABOUT`` what it is; of a sketch what is in it; the number chosen, and its logarithm; of a
+    tile the logarithms of its factors from the innermost on, and of their products.
     """
-    kind = KINDS.index(role.kind) if role.kind in KINDS else len(KINDS)
     kinds = np.zeros(_KIND, np.float32)
-    kinds[kind] = 1.0
+    kinds[KINDS.index(role.kind) if role.kind in KINDS else len(KINDS)] = 1.0
     number, factors = 0.0, np.zeros(_FACTORS, np.float32)
     if isinstance(choice, tuple):
         logs = [math.log2(f) for f in reversed(choice)][:_FACTORS]
@@ -141,6 +148,25 @@ def _token(role: Role, choice: Choice | None) -> NDArray[np.float32]:
     elif choice is not None:
         number = role.values[choice] if role.values and 0 <= choice < len(role.values) else float(choice)
     length = len(choice) if isinstance(choice, tuple) else 0
-    about = [choice is not None, math.log2(role.extent), role.reduced, min(role.inner, 8), length]
+    counts = dict(role.steps)
+    about = [choice is not None, math.log2(role.extent), role.reduced, min(role.inner, 8),
+             role.writes_along, min(role.reads_along, 4), length]  # fmt: skip
+    steps = [math.log2(1 + counts.get(step, 0)) for step in STEPS]
     value = [number / 16, math.log2(1 + abs(number))]
-    return np.concatenate([kinds, np.array(about + value, np.float32), factors, np.cumsum(factors)])
+    return np.concatenate([kinds, np.array(about + steps + value, np.float32), factors, np.cumsum(factors)])
+
+
+def _sums(own: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Over the tokens up to each: logarithms of the numbers chosen, and of the sizes of blocks in elements.
+
+    These are sums over the tiles of loops that add up, and over those of the others, of the logarithms of
+    their factors and of the products of their inner ones. A network could add by itself; told, it needs fewer
+    examples.
+
+    Args:
+        own: Shape [n, longest, features], as ``_token`` gives them.
+    """
+    factors = own[:, :, -2 * _FACTORS :]
+    reduced = own[:, :, _KIND + _ABOUT.index("reduced")][:, :, None]
+    logarithm = own[:, :, -2 * _FACTORS - 1 : -2 * _FACTORS]
+    return np.cumsum(np.concatenate([logarithm, factors * reduced, factors * (1 - reduced)], axis=2), axis=1)

@@ -55,5 +55,7 @@ SEARCHERS: dict[str, Factory] = {
     "cmaes": _optuna("cmaes"),
     "gp": _optuna("gp"),
     # Without the beam: with values learnt from a search's own measurements it does not pay (docs/search.md).
-    "cascade": lambda space, scorers, seed: CascadeSearcher(space, scorers.complete, seed=seed),
+    "cascade": lambda space, scorers, seed: CascadeSearcher(
+        space, scorers.complete, verifier=scorers.verifier, seed=seed
+    ),
 }

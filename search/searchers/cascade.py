@@ -58,6 +58,8 @@ class CascadeSettings:
         apart: As of ``GuidedSettings``.
         leaps: Times as many leaps as candidates asked for that are looked at.
         verified: Times as many candidates as asked for that a verifier sees.
+        unsure: Measurements after which it is not asked any more: to realize candidates only to drop them
+            costs more than it saves, once the scorer has learnt of this very kernel.
     """
 
     evolution: EvolutionSettings = _EVOLUTION
@@ -70,6 +72,7 @@ class CascadeSettings:
     apart: int = 2
     leaps: int = 8
     verified: int = 4
+    unsure: int = 8
 
 
 class CascadeSearcher:
@@ -107,18 +110,19 @@ class CascadeSearcher:
 
     def suggest(self, n: int) -> list[Candidate]:
         rng, taken = self._history.generator(), set[tuple[Choice, ...]]()
-        wanted = n * self._settings.verified if self._verifier is not None else n
+        verifier = self._verifier if len(self._history.measurements) < self._settings.unsure else None
+        wanted = n * self._settings.verified if verifier is not None else n
         found: list[Candidate] = []
         if not self._history.measurements and self._space.count():
             # Knobs have an order, and what is good is seldom at an end of it.
             found = self._history.realize_new([middle(self._space)], 1, taken, "middle")
-        arms = self._arms(wanted, rng)
+        arms = self._arms(wanted, rng) if self._space.count() != 0 else {}
         if not arms and self._space.count() != 0:
             rest = wanted - len(found)
             found += self._history.realize_new(self._spread(rest, taken, rng), rest, taken)
         for arm, places in self._places(list(arms), wanted, rng).items():
             found += self._history.realize_new(arms[arm], places, taken, arm)
-        found = self._verify(found, n)
+        found = self._verify(verifier, found, n)
         return found + self._history.draw_new(n - len(found), taken)
 
     def _arms(self, n: int, rng: np.random.Generator) -> dict[str, Iterable[Draft]]:
@@ -126,6 +130,8 @@ class CascadeSearcher:
         s, space = self._settings, self._space
         best: list[Draft] = [m.candidate.choices for m in self._history.fastest(s.evolution.elite)]
         judged = breed(space, self._scorer, best, rng, s.evolution)
+        # Where nothing is measured yet, a scorer that knows something has its favourites.
+        best = best or sorted(judged, key=lambda d: -judged[d].score)[: s.evolution.elite]
         around = self._around(best, s.surplus * n)
         if not judged or not judge(space, self._scorer, [d for near in around for d in near], judged):
             return {}
@@ -196,10 +202,10 @@ class CascadeSearcher:
         latest = self._successes[arm][-self._settings.memory :]
         return (sum(latest) + PRIOR[arm]) / (len(latest) + self._settings.trust)
 
-    def _verify(self, found: list[Candidate], n: int) -> list[Candidate]:
-        if self._verifier is None or len(found) <= n:
+    def _verify(self, verifier: Scorer | None, found: list[Candidate], n: int) -> list[Candidate]:
+        if verifier is None or len(found) <= n:
             return found[:n]
-        predicted = self._verifier.score(self._space.workload, found)
+        predicted = verifier.score(self._space.workload, found)
         if predicted is None:
             return found[:n]
         return [found[i] for i in np.argsort(-predicted.score, kind="stable")[:n]]

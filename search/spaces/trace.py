@@ -8,6 +8,7 @@ more: how to split a loop into tiles, which constant to take, where to compute a
 import functools
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.s_tir.schedule import Trace
 from tvm.target import Target
+from tvm.tirx.analysis import undefined_vars
 
 from search.compiler import tune_context
 from search.errors import InvalidCandidate, UnsupportedWorkload, last_line
@@ -73,6 +75,11 @@ class _Sketch:
     trace: Trace
     slots: tuple[_Slot, ...]
 
+    @functools.cached_property
+    def steps(self) -> tuple[tuple[str, int], ...]:
+        """How often each primitive occurs."""
+        return tuple(sorted(Counter(str(i.kind.name) for i in self.trace.insts).items()))
+
 
 def _slot(number: int, instruction: Any, decision: Any, loop: Role) -> _Slot:
     """A slot; ``loop`` describes the loop that the instruction splits."""
@@ -92,13 +99,8 @@ class _Loops:
     """The loops that a trace splits, by the variable that stands for each."""
 
     def __init__(self, module: tvm.IRModule, instructions: Any) -> None:
-        schedule = Schedule(module)
         self._found: list[tuple[Any, Role]] = []
-        kinds: dict[str, list[bool]] = {}
-        with suppress(Exception):  # TVM raises whatever its C++ side throws, of kernels without blocks
-            for block in schedule.get_child_blocks(schedule.get_sblock("root")):
-                axes = schedule.get(block).iter_vars
-                kinds[str(schedule.get(block).name_hint)] = [v.iter_type == _REDUCED for v in axes]
+        axes = dict(_axes(module))
         blocks: list[tuple[Any, str]] = []
         for instruction in instructions:
             if instruction.kind.name == "GetSBlock":
@@ -106,15 +108,38 @@ class _Loops:
             elif instruction.kind.name == "GetLoops":
                 name = next((n for b, n in blocks if b.same_as(instruction.inputs[0])), "")
                 count = len(instruction.outputs)
-                reduced = kinds.get(name, [])
+                known = axes.get(name, [])
                 for place, loop in enumerate(instruction.outputs):
-                    adds = len(reduced) == count and reduced[place]
-                    self._found.append((loop, Role("tile", reduced=adds, inner=count - 1 - place)))
+                    role = known[place] if len(known) == count else Role("tile", inner=count - 1 - place)
+                    self._found.append((loop, role))
 
     def of(self, instruction: Any) -> Role:
         """The loop that an instruction is about; one of which nothing is known where it is about none."""
         loops = (role for loop, role in self._found if any(loop.same_as(i) for i in instruction.inputs))
         return next(loops, Role("tile"))
+
+
+def _axes(module: tvm.IRModule) -> Iterator[tuple[str, list[Role]]]:
+    """What there is to know of each block's loops before anything is scheduled, by the block's name."""
+    schedule = Schedule(module)
+    with suppress(Exception):  # TVM raises whatever its C++ side throws, of kernels without blocks
+        for each in schedule.get_child_blocks(schedule.get_sblock("root")):
+            block = schedule.get(each)
+            written, *read = [
+                undefined_vars(r.region[-1].min) if len(r.region) else []
+                for r in (*block.writes, *block.reads)
+            ]
+            roles = [
+                Role(
+                    "tile",
+                    reduced=axis.iter_type == _REDUCED,
+                    inner=len(block.iter_vars) - 1 - place,
+                    writes_along=axis.var in written,
+                    reads_along=sum(axis.var in r for r in read),
+                )
+                for place, axis in enumerate(block.iter_vars)
+            ]
+            yield str(block.name_hint), roles
 
 
 class TraceSpace:
@@ -146,7 +171,8 @@ class TraceSpace:
         return _Sketch(trace, slots)
 
     def roles(self, first: Choice | None) -> tuple[Role, ...]:
-        return Role("sketch"), *(slot.role for slot in self._sketch_of((first,)).slots)
+        sketch = self._sketch_of((first,))
+        return Role("sketch", steps=sketch.steps), *(slot.role for slot in sketch.slots)
 
     def count(self) -> None:
         """Not known: only trying tells which places to compute at are legal, and what is refused."""

@@ -31,10 +31,11 @@ def test_every_kernel_gets_its_trials_from_all_of_its_spaces(session: Session) -
         found = session.store.measurements(task.workload.hash, session.conditions)
         assert len(found) >= (TRIALS if task.workload.flop else TRIALS * IDLE_SHARE)
         assert len({m.candidate.space for m in found}) == 2 or not task.workload.flop
-    groups = read_groups(session.store)
+    groups = list(read_groups(session.store))
+    assert groups
     assert all(g.networks == {"mlp"} for g in groups)
     with pytest.raises(TooLittleData):
-        read_groups(session.store, ["mlp"])
+        list(read_groups(session.store, ["mlp"]))
     again = Collector(session, TRIALS).run([load_model("mlp")])
     assert again.measured == 0
     assert again.records == again.wanted

@@ -66,7 +66,7 @@ def test_from_a_database_to_a_model_that_runs_use(database: str, tmp_path: Path)
         assert "mine" in learned.names
         assert learned.trained is not None
         out.write_bytes(b"damaged")
-        assert any("no lstm" in n for n in learned_models(store, made.CONDITIONS).names)
+        assert any(n.startswith("not mine: ") for n in learned_models(store, made.CONDITIONS).names)
 
 
 def test_hyper_parameters_are_chosen_and_the_search_goes_on(database: str, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from autotune.manifest import (
     Manifest,
     ModelEntry,
     NoiseEntry,
+    RankingEntry,
     RunEntry,
     TaskEntry,
 )
@@ -32,7 +33,7 @@ from autotune.measure.statistics import Verdict
 from autotune.report import numbers
 from autotune.report.facts import find_facts
 from autotune.report.html import _FAILURES, write_report
-from autotune.report.plots import noise_plot
+from autotune.report.plots import noise_plot, ranking_plot
 from autotune.report.spread import Estimate, estimate_medians, interval
 from autotune.report.summary import print_summary
 from search.problem import Cache, ErrorKind
@@ -425,3 +426,35 @@ def test_page_shows_the_peers(tmp_path: Path) -> None:
     text = Page(render(make_manifest(), tmp_path, bench)).text
     assert all(w in text for w in ("Beside its peers", "vendor", "5.00 ms", "2.50x", "pip install other"))
     assert "Beside its peers" not in render(make_manifest(), tmp_path)
+
+
+def rankings(n: int, accuracy: float) -> tuple[RankingEntry, ...]:
+    return tuple(
+        RankingEntry(
+            task="w", listened_to="both" if i % 2 else "prior",
+            accuracy={"prior": accuracy, "trees": 0.5, "both": 0.9}, foreseen_s=((1.1e-3, 1e-3),),
+        )
+        for i in range(n)
+    )  # fmt: skip
+
+
+def test_page_says_what_the_models_foretold(tmp_path: Path) -> None:
+    run = RunEntry(rankings=rankings(4, 0.75), models=("pretrained-lstm",))
+    page = render(make_manifest(make_task(), run=run), tmp_path)
+    assert "What the cost models foretold" in page
+    assert "pretrained-lstm" in page
+    facts = find_facts(make_manifest(run=run)).rankings
+    assert facts is not None
+    assert facts.accuracy == pytest.approx({"prior": 0.75, "trees": 0.5, "both": 0.9})
+    assert facts.listened == {"prior": 0.5, "trees": 0.0, "both": 0.5}
+    assert facts.error == pytest.approx(0.1)
+
+
+def test_a_page_without_trained_models_does_not_speak_of_them(tmp_path: Path) -> None:
+    assert "foretold" not in render(make_manifest(make_task(), run=RunEntry()), tmp_path)
+    assert find_facts(make_manifest()).rankings is None
+    assert ranking_plot(RunEntry()) == ""
+
+
+def test_ranking_plot_stays_small() -> None:
+    assert len(ranking_plot(RunEntry(rankings=rankings(4000, 0.6)))) < 400_000

@@ -82,3 +82,10 @@ def test_the_database_itself_refuses_two_defaults(store: Store) -> None:
         store.add_checkpoint(checkpoint(name))
     with pytest.raises(IntegrityError), Database(store.url).writing() as session:
         session.execute(text("UPDATE checkpoints SET is_default = (1 = 1)"))
+
+
+def test_a_kind_can_be_left_without_a_default(store: Store) -> None:
+    store.add_checkpoint(checkpoint("a", is_default=True))
+    store.add_checkpoint(checkpoint("g", GNN, is_default=True))
+    store.unset_default(LSTM)
+    assert defaults(store) == ["g"]

@@ -18,7 +18,7 @@ from search.scorer import Prediction, Scored
 from search.searchers import SEARCHERS, Scorers
 from search.searchers.annealing import AnnealingSearcher
 from search.searchers.base import Searcher
-from search.searchers.cascade import CascadeSearcher
+from search.searchers.cascade import CascadeSearcher, CascadeSettings
 from search.searchers.droplet import START, DropletSearcher
 from search.searchers.guided import curious
 from search.searchers.seeded import ORIGIN, SeededSearcher
@@ -31,13 +31,13 @@ Make = Callable[[Space, int], Searcher]
 
 def learning(name: str) -> tuple[Callable[[Space, int], Searcher], Callable[[Sequence[Measurement]], None]]:
     """A searcher with tree models, and what tells them of measurements."""
-    models = Scorers(TreeCostModel(), TreeValueModel())
+    models = (TreeCostModel(), TreeValueModel())
 
     def learn(measured: Sequence[Measurement]) -> None:
         for model in models:
             model.add(made_up.WORK, measured)
 
-    return lambda space, seed: SEARCHERS[name](space, models, seed), learn
+    return lambda space, seed: SEARCHERS[name](space, Scorers(*models), seed), learn
 
 
 GUIDED = ("evolutionary", "greedy", "beam", "guided", "cascade")  # whose scorer may know nothing
@@ -259,12 +259,15 @@ class Verifier:
 
 
 def test_a_verifier_has_the_last_word() -> None:
-    def mean(verifier: Verifier | None) -> float:
+    def mean(verifier: Verifier | None, first: int) -> float:
         searcher = CascadeSearcher(made_up.knobs(), Oracle(), None, verifier, seed=0)
-        searcher.update([measure(c, failing=0) for c in searcher.suggest(8)])
+        given = CascadeSearcher(made_up.knobs(), Oracle(), seed=0).suggest(first)
+        searcher.update([measure(c, failing=0) for c in given])
         return float(np.mean([c.choices[2] for c in searcher.suggest(8)]))  # type: ignore[arg-type]
 
-    assert mean(Verifier()) < mean(None)
+    assert mean(Verifier(), 4) < mean(None, 4)
+    unsure = CascadeSettings().unsure  # once so much is measured, it is not asked any more
+    assert mean(None, unsure) == mean(Verifier(), unsure)
 
 
 def test_seeds_come_first_and_once() -> None:

@@ -18,6 +18,7 @@ from search.errors import InvalidCandidate
 from search.problem import Choice
 from search.space import Space, enumerate_drafts, from_text, to_text
 from search.spaces.contraction import ContractionSpace
+from search.spaces.depthwise import DepthwiseSpace
 from search.spaces.knobs import BadKnobs, KnobSpace
 from search.spaces.loops import LoopSpace
 from search.spaces.table import TableSpace
@@ -40,10 +41,11 @@ SPACES: dict[str, Callable[[], Space]] = {
     "convolution template": lambda: ContractionSpace(
         operators.convolution(tail=operators.Tail(residual=True, relu=True)).workload, TARGET
     ),
+    "depthwise template": lambda: DepthwiseSpace(operators.depthwise(stride=2).workload, TARGET),
     "pooling template": lambda: LoopSpace(operators.max_pool().workload, TARGET),
     "softmax template": lambda: LoopSpace(operators.softmax().workload, TARGET),
 }
-TEMPLATES = ("product template", "convolution template", "pooling template", "softmax template")
+TEMPLATES = tuple(name for name in SPACES if name.endswith("template"))
 COUNTED = ("knobs", "narrow", "point", "table", "tiles", *TEMPLATES)
 
 
@@ -65,6 +67,21 @@ def test_next_decision_leads_through_every_candidate(space: Space) -> None:
             assert taken in decision.choices
             prefix = (*prefix, taken)
         assert prefix == candidate.choices
+
+
+def test_every_decision_has_a_role(space: Space) -> None:
+    for seed in range(5):
+        choices = space.realize(space.sample(rng(seed)), rng(seed)).choices
+        roles = space.roles(choices[0] if choices else None)
+        assert len(roles) >= len(choices)
+        for role, choice in zip(roles, choices, strict=False):
+            assert role.kind
+            if role.extent > 1:
+                assert isinstance(choice, tuple)
+                assert math.prod(choice) == role.extent
+            if role.values:
+                assert isinstance(choice, int)
+                assert 0 <= choice < len(role.values)
 
 
 def test_a_complete_candidate_is_realized_as_it_is(space: Space) -> None:
