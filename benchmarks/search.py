@@ -275,8 +275,18 @@ def _print(results: Sequence[dict[str, Any]], rival: str, trials: int, console: 
         cells.append(f"{_geomean([row[b] for row in each]):.3f} [{low:.3f}, {high:.3f}]")
     table.add_row("geomean", *cells)
     console.print(table)
+    needed = [_reached(r["ours"]["curve"], r[rival]["curve"][trials - 1]) for r in results]
+    shown = ", ".join(
+        f"{r['workload']} {n or f'over {trials}'}" for r, n in zip(results, needed, strict=True)
+    )
+    console.print(f"our trials until {rival}'s best of {trials} is reached: {shown}")
     share = sum(r["ours"]["own_s"] for r in results) / sum(r["ours"]["wall_s"] for r in results)
     console.print(f"our searcher's own time: {100 * share:.1f} % of the wall time")
+
+
+def _reached(curve: Curve, latency_s: float) -> int | None:
+    """Trials until a latency was reached, or one less than a percent above; None where it never was."""
+    return next((n for n, best_s in enumerate(curve, start=1) if best_s <= 1.01 * latency_s), None)
 
 
 def _geomean(ratios: Sequence[float]) -> float:

@@ -71,7 +71,7 @@ class CascadeSettings:
     curiosity: float = 0.5
     apart: int = 2
     leaps: int = 8
-    verified: int = 4
+    verified: int = 2
     unsure: int = 8
 
 
