@@ -34,7 +34,7 @@ MIX = ("random", "evolutionary", "random", "cascade")
 BEAM = "beam"
 """The searcher that a trained LSTM guides: value iteration measures where its beams end, and trains anew."""
 
-ROUND = 16  # candidates of a turn
+ROUND = 16  # candidates of a turn, at most
 IDLE_SHARE = 0.25  # of the trials, for kernels that only move data
 
 
@@ -156,12 +156,13 @@ class Collector:
         known = self._session.store.measurements(workload.hash, self._session.conditions)
         turns = [(space, self._searchers(space, known)) for space in spaces]
         self._models.add(workload, known, judge=False)
+        size = max(1, min(ROUND, n // (len(turns) * len(self._mix))))  # so that all have their turn
         best: Measurement | None = min(known, key=lambda m: m.latency_s, default=None)
         for turn in range(n):  # at most: most turns give more than one
             space, searchers = turns[turn % len(turns)]
             name = self._mix[turn // len(turns) % len(self._mix)]
             candidates = [
-                replace(c, origin=name) if name == BEAM else c for c in searchers[name].suggest(min(ROUND, n))
+                replace(c, origin=name) if name == BEAM else c for c in searchers[name].suggest(min(size, n))
             ]
             if not candidates:  # a small space is exhausted
                 turns.remove((space, searchers))

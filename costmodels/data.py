@@ -153,8 +153,8 @@ def split(
     learn = [g for g, label in zip(some, labels, strict=True) if not label & set(hidden)]
     if not learn:
         raise TooLittleData(
-            f"--split {by}: every kernel is also in {', '.join(hidden)}, which are held out; `autotune collect` "
-            "gathers more"
+            f"--split {by}: every kernel is also in {', '.join(hidden)}, which are held out; "
+            "`autotune collect` gathers more"
         )
     return learn, [g for g, label in zip(some, labels, strict=True) if label & set(hidden)]
 
