@@ -41,6 +41,7 @@ def test_every_kernel_gets_its_trials_from_all_of_its_spaces(session: Session) -
     assert again.records == again.wanted
 
 
+@pytest.mark.slow
 def test_an_interruption_loses_nothing_and_the_rest_comes_later(session: Session) -> None:
     def interrupt(collected: Collected) -> None:
         if collected.measured == 5:
@@ -54,6 +55,7 @@ def test_an_interruption_loses_nothing_and_the_rest_comes_later(session: Session
     assert collected.records == collected.wanted == collected.measured + 5
 
 
+@pytest.mark.slow
 def test_time_is_kept(session: Session) -> None:
     collected = Collector(session, 10_000, seconds=3.0).run(networks(["mlp"], 1))
     assert 0 < collected.measured < 10_000

@@ -69,6 +69,7 @@ def test_from_a_database_to_a_model_that_runs_use(database: str, tmp_path: Path)
         assert any(n.startswith("not mine: ") for n in learned_models(store, made.CONDITIONS).names)
 
 
+@pytest.mark.slow
 def test_hyper_parameters_are_chosen_and_the_search_goes_on(database: str, tmp_path: Path) -> None:
     for number in (1, 2):
         call(

@@ -72,6 +72,7 @@ def test_predictions_say_how_sure_they_are(kind: str, tmp_path: Path) -> None:
     assert ((said.works > 0) & (said.works <= 1)).all()
 
 
+@pytest.mark.slow
 @kinds
 def test_failures_are_learnt(kind: str, tmp_path: Path) -> None:
     """Narrow tiles fail everywhere: the model says so of a kernel that it has not seen."""
@@ -133,6 +134,7 @@ def test_what_was_left_of_another_training_is_not_taken_up(tmp_path: Path) -> No
         assert observer.went_on_after == 0
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(tmp_path: Path) -> None:
     alone = train(GROUPS[:6], job("lstm", 3), tmp_path / "alone.safetensors")
     observer = KilledAfter(99)
@@ -208,6 +210,7 @@ def test_an_old_encoding_says_what_to_do(tmp_path: Path) -> None:
         checkpoint.load(path)
 
 
+@pytest.mark.slow
 def test_a_time_is_predicted_in_seconds(tmp_path: Path) -> None:
     about = train(GROUPS, job("lstm", 25), tmp_path / "m.safetensors")
     assert about.metrics["median_error"] < 0.5
