@@ -111,7 +111,8 @@ class Collector:
         store, conditions = self._session.store, self._session.conditions
         tasks = [t for t in model.tasks if t.workload.hash not in self._seen]
         self._seen.update(t.workload.hash for t in tasks)
-        left = [(t, n) for t in tasks if (n := self._left(t)) > 0]
+        known = [(t, store.measurements(t.workload.hash, conditions)) for t in tasks]
+        left = [(t, some, n) for t, some in known if (n := self._left(t, some)) > 0]
         if not left:
             return
         # Under a hash of its own: `autotune run` must not take up such a run as one of the tuner.
@@ -121,8 +122,8 @@ class Collector:
         run = store.start_run(RunSpec(hash_, conditions, self._seed, settings))
         began, before, status = time.monotonic(), self.collected.measured, RunStatus.INTERRUPTED
         try:
-            for task, n in left:
-                for measurement in self._task(task, n, pool):
+            for task, some, n in left:
+                for measurement in self._task(task, some, n, pool):
                     store.add_measurements(run.id, conditions, [measurement])
                     self._note(measurement)
                     store.beat(run.id, time.monotonic() - began, self.collected.measured - before)
@@ -133,18 +134,16 @@ class Collector:
             with suppress(AutotuneError):  # a full or locked database; a run without an end is known as such
                 store.end_run(run.id, status)
 
-    def _left(self, task: Task) -> int:
+    def _left(self, task: Task, known: Sequence[Measurement]) -> int:
         """Trials that a kernel still lacks."""
-        workload = task.workload
-        wanted = math.ceil(self._trials * (1.0 if workload.flop else IDLE_SHARE))
-        records = self._session.store.measurements(workload.hash, self._session.conditions)
-        known = sum(not self._guided or m.candidate.origin == BEAM for m in records)
+        wanted = math.ceil(self._trials * (1.0 if task.workload.flop else IDLE_SHARE))
+        made = sum(not self._guided or m.candidate.origin == BEAM for m in known)
         self.collected.workloads += 1
         self.collected.wanted += wanted
-        self.collected.records += min(wanted, known)
-        return wanted - known
+        self.collected.records += min(wanted, made)
+        return wanted - made
 
-    def _task(self, task: Task, n: int, pool: Pool) -> Iterator[Measurement]:
+    def _task(self, task: Task, known: Sequence[Measurement], n: int, pool: Pool) -> Iterator[Measurement]:
         """Measures ``n`` candidates of a kernel, of all its spaces, by all searchers in turn."""
         workload = task.workload
         self._say(f"choosing candidates of {task.name}")
@@ -153,7 +152,6 @@ class Collector:
         except UnsupportedWorkload:
             self.collected.failures["no_space"] += 1
             return
-        known = self._session.store.measurements(workload.hash, self._session.conditions)
         turns = [(space, self._searchers(space, known)) for space in spaces]
         self._models.add(workload, known, judge=False)
         size = max(1, min(ROUND, n // (len(turns) * len(self._mix))))  # so that all have their turn

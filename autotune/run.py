@@ -103,8 +103,9 @@ def run_model(
             progress = tuner.run(run, pool)
             verify_winners(tasks, store, conditions, pool, run.id, model.moved_bytes, say)
         noise = tuple(NoiseEntry(at_s=p.at_s - began, drift=p.drift) for p in pool.noise.points)
-        entry = _run_entry(run.id, options.seed, progress, noise, profile.seconds())
-        entry = entry.model_copy(update={"rankings": _rankings(tuner), "models": learned.names})
+        entry = _run_entry(
+            run.id, options.seed, progress, noise, profile.seconds(), _rankings(tuner), learned.names
+        )
         manifest = deliver(model, session, folder, entry, say)
         store.end_run(run.id, RunStatus.FINISHED)
         return manifest
@@ -134,7 +135,13 @@ def _rankings(tuner: Tuner) -> tuple[RankingEntry, ...]:
 
 
 def _run_entry(
-    run_id: int, seed: int, progress: Progress, noise: tuple[NoiseEntry, ...], own_s: dict[str, float]
+    run_id: int,
+    seed: int,
+    progress: Progress,
+    noise: tuple[NoiseEntry, ...],
+    own_s: dict[str, float],
+    rankings: tuple[RankingEntry, ...],
+    models: tuple[str, ...],
 ) -> RunEntry:
     return RunEntry(
         id=run_id,
@@ -146,4 +153,6 @@ def _run_entry(
         curve=tuple(progress.curve),
         noise=noise,
         own_s=own_s,
+        rankings=rankings,
+        models=models,
     )

@@ -128,15 +128,13 @@ class TvmModel:
         return context, [ms.MeasureCandidate(s, infos) for s in schedules]
 
 
-def trained(kind: str, learn: Sequence[Group], encoded: dict[str, list[Any]], seed: int, epochs: int) -> Any:
+def trained(kind: str, encoded: dict[Group, Any], seed: int, epochs: int) -> Any:
     """A model of a kind, trained on groups whose encodings are known; a part of them says when to stop."""
-    inner, valid = split(learn, "model", 0.15, seed)
-    place = {id(g): i for i, g in enumerate(learn)}
-    parts = [[encoded[kind][place[id(g)]] for g in part] for part in (inner, valid)]
+    parts = [[encoded[g] for g in part] for part in split(list(encoded), "model", 0.15, seed)]
     torch.manual_seed(seed)
     model = MODELS[kind]()
     if isinstance(model, StoreTrees):
-        model.fit(encoded[kind], seed)
+        model.fit(list(encoded.values()), seed)
     else:
         model.standardize(parts[0])
         Trainer(model, *parts, TrainSettings(epochs=epochs, seed=seed)).run()
@@ -192,7 +190,7 @@ def judge(
     encoded, judged = {}, {}
     for kind in kinds:
         started = time.perf_counter()
-        encoded[kind] = [] if options.pretrained else [MODELS[kind].encode(g) for g in learn]
+        encoded[kind] = {} if options.pretrained else {g: MODELS[kind].encode(g) for g in learn}
         judged[kind] = [MODELS[kind].encode(g) for g, _ in held_out]
         console.print(f"{kind}: encoded in {time.perf_counter() - started:.0f} s")
     for seed in range(1 if options.pretrained else options.seeds):
@@ -203,7 +201,7 @@ def judge(
                 path = checkpoint.pretrained(kind)
                 model: Any = checkpoint.load(path)[0] if path else None
             else:
-                model = trained(kind, learn, encoded, seed, options.epochs)
+                model = trained(kind, encoded[kind], seed, options.epochs)
             if model is not None:
                 pairs = zip(judged[kind], held_out, strict=True)
                 scores[kind] = [scored(model.predict(e), e, w) for e, (_, w) in pairs]

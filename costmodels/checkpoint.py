@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from costmodels.boosting import StoreTrees
+from costmodels.files import written_whole
 from costmodels.gnn import ProgramGNN
 from costmodels.lstm import DecisionLSTM
 from costmodels.network import Network
@@ -82,16 +83,14 @@ def save(model: CostModel, path: Path, about: Mapping[str, Any]) -> About:
     """
     told = About(model.kind, model.encoding, model.settings, **about)
     text = json.dumps({"format": _FORMAT, **asdict(told)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    if isinstance(model, StoreTrees):
-        model.dump(partial)
-        with zipfile.ZipFile(partial, "a") as archive:
-            archive.writestr(_MEMBER, text)
-    else:
-        weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        save_file(weights, partial, {_KEY: text})
-    partial.replace(path)
+    with written_whole(path) as partial:
+        if isinstance(model, StoreTrees):
+            model.dump(partial)
+            with zipfile.ZipFile(partial, "a") as archive:
+                archive.writestr(_MEMBER, text)
+        else:
+            weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+            save_file(weights, partial, {_KEY: text})
     return told
 
 

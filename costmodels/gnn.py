@@ -135,10 +135,8 @@ class ProgramGNN(Network):
     @staticmethod
     def batch(groups: Sequence[tuple[EncodedPrograms, NDArray[np.int64]]]) -> tuple[Inputs, Rows]:
         latency_s = torch.from_numpy(np.concatenate([g.latency_s[some] for g, some in groups]))
-        works = torch.isfinite(latency_s)
-        log_s = torch.where(works, latency_s, 1.0).log().float()
         group = torch.repeat_interleave(torch.tensor([len(some) for _, some in groups]))
-        return inputs_of(groups), Rows(group, torch.ones_like(works), log_s, works)
+        return inputs_of(groups), Rows.of(group, torch.ones_like(group, dtype=torch.bool), latency_s)
 
 
 _CONTEXT = KERNEL_FEATURES + HARDWARE_FEATURES

@@ -12,12 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from costmodels import training
 from costmodels.boosting import StoreTrees
 from costmodels.checkpoint import MODELS, About, save
 from costmodels.data import Group, Split, TooLittleData, fingerprint, split
 from costmodels.metrics import summary
 from costmodels.network import scored
-from costmodels.parallel import Told, Work, fit
+from costmodels.parallel import Work, fit
 from costmodels.state import State
 from costmodels.training import Epoch, TrainSettings
 
@@ -45,17 +46,11 @@ class Job:
     hidden: tuple[str, ...] = ()
 
 
-class Observer(Protocol):
+class Observer(training.Observer, Protocol):
     """Hears how a job gets on."""
 
     def encoded(self, done: int) -> None:
         """So many groups are encoded."""
-
-    def epoch(self, epoch: Epoch, of: int) -> None:
-        """An epoch is over, of so many."""
-
-    def went_on(self, epochs: int) -> None:
-        """A training that was left is taken up after so many epochs."""
 
 
 class Unobserved:
@@ -101,12 +96,12 @@ def train(
     else:
         model.standardize(learnt)
         work = Work(model, learnt, stopping, job.training, state)
-        fit(work, job.processes, _Relay(observer, job.training.epochs))
+        fit(work, job.processes, observer)
     metrics = summary([scored(model.predict(g), g) for g in judged])
-    training = {"split": job.split, "share": job.share, "seed": job.seed}
+    settings = {"split": job.split, "share": job.share, "seed": job.seed}
     if not isinstance(model, StoreTrees):
-        training |= asdict(job.training)
-    facts = {"training": training, "data": data, "metrics": metrics, "version": version}
+        settings |= asdict(job.training)
+    facts = {"training": settings, "data": data, "metrics": metrics, "version": version}
     about = save(model, path, facts)
     state.forget()
     return about
@@ -150,17 +145,3 @@ def encoded_or_none(encode: Callable[[Group], Any], group: Group) -> Any | None:
     except Exception:  # whatever TVM raises
         return None
     return encoded if np.isfinite(encoded.latency_s).sum() > 1 else None
-
-
-class _Relay(Told):
-    """Passes on what is heard of a training."""
-
-    def __init__(self, observer: Observer, epochs: int) -> None:
-        self._observer = observer
-        self._epochs = epochs
-
-    def epoch(self, epoch: Epoch) -> None:
-        self._observer.epoch(epoch, self._epochs)
-
-    def went_on(self, epochs: int) -> None:
-        self._observer.went_on(epochs)

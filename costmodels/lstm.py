@@ -28,6 +28,7 @@ from costmodels.encodings.sequence import (
     Sequences,
     Subject,
     joined,
+    stacked,
 )
 from costmodels.network import Head, Network, Outputs, Rows, Standard, perceptron, pool
 from search.problem import Candidate
@@ -162,18 +163,11 @@ class DecisionLSTM(Network):
     @staticmethod
     def batch(groups: Sequence[tuple[EncodedSequences, NDArray[np.int64]]]) -> tuple[Inputs, Rows]:
         inputs = inputs_of([(g.subject, g.sequences.of(some), g.log_roofline_s) for g, some in groups])
-        longest = inputs.tokens.shape[1]
-        values = torch.full(inputs.tokens.shape[:2], math.inf, dtype=torch.float64)
-        row = 0
-        for g, some in groups:
-            values[row : row + len(some), : g.values.shape[1]] = torch.from_numpy(g.values[some])
-            row += len(some)
+        values = torch.from_numpy(stacked([g.values[some] for g, some in groups], math.inf))
         real = _is_real(inputs)
-        last = inputs.lengths[:, None] - 1 == torch.arange(longest)
-        group = inputs.subject[:, None].expand(-1, longest)
-        works = torch.isfinite(values)
-        log_s = torch.where(works, values, 1.0).log().float()
-        return inputs, Rows(group[real], last[real], log_s[real], works[real])
+        last = inputs.lengths[:, None] - 1 == torch.arange(real.shape[1])
+        group = inputs.subject[:, None].expand_as(real)
+        return inputs, Rows.of(group[real], last[real], values[real])
 
 
 def _values(

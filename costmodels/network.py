@@ -46,6 +46,12 @@ class Rows(NamedTuple):
     log_s: Tensor
     works: Tensor
 
+    @classmethod
+    def of(cls, group: Tensor, complete: Tensor, latency_s: Tensor) -> "Rows":
+        """Of latencies, shape [rows], infinite for failures."""
+        works = torch.isfinite(latency_s)
+        return cls(group, complete, torch.where(works, latency_s, 1.0).log().float(), works)
+
 
 class Predicted(NamedTuple):
     """What a network says of candidates, each of shape [n].

@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 
 from costmodels.network import Network
 from costmodels.state import State
-from costmodels.training import Epoch, Trainer, TrainSettings, rank
+from costmodels.training import Epoch, Observer, Trainer, TrainSettings, rank
 
 POLL_S = 0.2
 
@@ -29,42 +29,33 @@ class Work(NamedTuple):
     state: State
 
 
-class Told:
-    """Hears of a training."""
-
-    def epoch(self, epoch: Epoch) -> None:
-        """One is over."""
-
-    def went_on(self, epochs: int) -> None:
-        """It was taken up after so many."""
-
-
-def fit(work: Work, processes: int, told: Told) -> None:
+def fit(work: Work, processes: int, observer: Observer) -> None:
     """Trains ``work.network`` in one or several processes; its weights are the best ones afterwards."""
     if processes == 1:
-        _train(work, told)
+        _train(work, observer)
     else:
         with tempfile.TemporaryDirectory() as folder:
             weights = Path(folder, "weights.pt")
-            _train_together(work, processes, told, f"file://{folder}/meeting", weights)
+            _train_together(work, processes, observer, f"file://{folder}/meeting", weights)
             work.network.load_state_dict(torch.load(weights, weights_only=True))
     work.network.eval()
 
 
-def _train(work: Work, told: Told) -> None:
+def _train(work: Work, observer: Observer) -> None:
     trainer = Trainer(work.network, work.learn, work.judge, work.settings)
-    if epochs := work.state.restore(trainer):
-        told.went_on(epochs)
+    epochs = work.state.restore(trainer)
+    if epochs and rank() == 0:
+        observer.went_on(epochs)
 
     def after(epoch: Epoch) -> None:
         if rank() == 0:
-            told.epoch(epoch)
+            observer.epoch(epoch, work.settings.epochs)
             work.state.keep(trainer)
 
     trainer.run(after)
 
 
-def _train_together(work: Work, processes: int, told: Told, meeting: str, weights: Path) -> None:
+def _train_together(work: Work, processes: int, observer: Observer, meeting: str, weights: Path) -> None:
     queue = mp.get_context("spawn").SimpleQueue()
     threads = max(1, torch.get_num_threads() // processes)
     together = mp.spawn(  # type: ignore[no-untyped-call, attr-defined]
@@ -73,8 +64,8 @@ def _train_together(work: Work, processes: int, told: Told, meeting: str, weight
 
     def listen() -> None:
         while not queue.empty():
-            what, value = queue.get()
-            getattr(told, what)(value)
+            what, *values = queue.get()
+            getattr(observer, what)(*values)
 
     try:
         while not together.join(POLL_S):
@@ -85,18 +76,17 @@ def _train_together(work: Work, processes: int, told: Told, meeting: str, weight
             process.terminate()
 
 
-class _Teller(Told):
-    """Tells another process."""
+class _Teller:
+    """Tells another process's observer."""
 
     def __init__(self, queue: Any) -> None:
         self._queue = queue
 
-    def epoch(self, epoch: Epoch) -> None:
-        self._queue.put(("epoch", epoch))
+    def epoch(self, epoch: Epoch, of: int) -> None:
+        self._queue.put(("epoch", epoch, of))
 
     def went_on(self, epochs: int) -> None:
-        if rank() == 0:
-            self._queue.put(("went_on", epochs))
+        self._queue.put(("went_on", epochs))
 
 
 def _member(

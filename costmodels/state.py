@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from costmodels.files import written_whole
 from costmodels.training import Trainer
 
 
@@ -27,10 +28,8 @@ class State:
 
     def keep(self, trainer: Trainer) -> None:
         """Writes it, all of it or nothing."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(self.path.name + ".partial")
-        torch.save({"data": self.data, **trainer.state()}, partial)
-        partial.replace(self.path)
+        with written_whole(self.path) as partial:
+            torch.save({"data": self.data, **trainer.state()}, partial)
 
     def restore(self, trainer: Trainer) -> int:
         """Takes up a training of the same settings on the same data; gives the epochs that it had made."""

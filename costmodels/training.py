@@ -9,7 +9,7 @@ differ. And whether a candidate works at all.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from costmodels.network import Encoded, Network, Outputs, Rows, score_of, scored
 
 SLOW_WEIGHT = 0.1  # of the slowest candidates beside the fastest
 ALIKE = 0.02  # share of the best speed: pairs that differ less are not ranked
-FAILED_LABEL = 0.0
 SHARPNESS = 4.0  # of the logistic loss: scores are logarithms of times, and 20 % matter
 
 
@@ -60,7 +59,16 @@ class Epoch(NamedTuple):
     loss: float
     valid: float
     metrics: dict[str, float]
-    improved: bool
+
+
+class Observer(Protocol):
+    """Hears how a training gets on."""
+
+    def epoch(self, epoch: Epoch, of: int) -> None:
+        """An epoch is over, of so many."""
+
+    def went_on(self, epochs: int) -> None:
+        """A training that was left is taken up after so many epochs."""
 
 
 def loss_of(outputs: Outputs, rows: Rows, rank: float) -> Tensor:
@@ -69,7 +77,7 @@ def loss_of(outputs: Outputs, rows: Rows, rank: float) -> Tensor:
     best = torch.full((count,), math.inf).scatter_reduce(
         0, rows.group, torch.where(rows.works, rows.log_s, math.inf), "amin"
     )[rows.group]
-    share = torch.where(rows.works, torch.exp(best - rows.log_s), FAILED_LABEL)  # of the best speed
+    share = torch.where(rows.works, torch.exp(best - rows.log_s), 0.0)  # of the best speed
     weight = torch.where(rows.works, SLOW_WEIGHT + (1 - SLOW_WEIGHT) * share, 0.0)
     improbable = (outputs.log_s - rows.log_s).abs() / outputs.spread + outputs.spread.log()
     time_loss = (weight * improbable).sum() / weight.sum().clamp(min=1.0)
@@ -105,27 +113,24 @@ class Trainer:
         )
         self._epoch, self._waited, self._least = 0, 0, math.inf
         self._best = {k: v.clone() for k, v in network.state_dict().items()}
-        self.metrics: dict[str, float] = {}
 
-    def run(self, after: Callable[[Epoch], None] = lambda epoch: None) -> dict[str, float]:
-        """Trains to the end, leaves the best weights in the network, and gives their metrics."""
+    def run(self, after: Callable[[Epoch], None] = lambda epoch: None) -> None:
+        """Trains to the end, and leaves the best weights in the network."""
         s = self.settings
         while self._epoch < s.epochs and self._waited < s.patience:
             rng = np.random.default_rng([s.seed, self._epoch])
             torch.manual_seed(int(rng.integers(2**31)))
             loss = self._train(rng)
             valid, metrics = self._valid()
-            improved = valid < self._least
-            if improved:
-                self._least, self._waited, self.metrics = valid, 0, metrics
+            if valid < self._least:
+                self._least, self._waited = valid, 0
                 self._best = {k: v.clone() for k, v in self.network.state_dict().items()}
             else:
                 self._waited += 1
             self._epoch += 1
-            after(Epoch(self._epoch, loss, valid, metrics, improved))
+            after(Epoch(self._epoch, loss, valid, metrics))
         self.network.load_state_dict(self._best)
         self.network.eval()
-        return self.metrics
 
     def state(self) -> dict[str, Any]:
         """All that is needed to go on, of tensors and plain values."""
@@ -133,7 +138,7 @@ class Trainer:
             "settings": asdict(self.settings), "model": self._model(),
             "network": self.network.state_dict(), "best": self._best,
             "optimizer": self._optimizer.state_dict(), "schedule": self._schedule.state_dict(),
-            "epoch": self._epoch, "waited": self._waited, "least": self._least, "metrics": self.metrics,
+            "epoch": self._epoch, "waited": self._waited, "least": self._least,
         }  # fmt: skip
 
     def _model(self) -> dict[str, Any]:
@@ -148,7 +153,7 @@ class Trainer:
         if (state["settings"], state["model"]) != (asdict(self.settings), self._model()):
             raise ValueError("the training that was left had other settings")
         self.network.load_state_dict(state["network"])
-        self._best, self.metrics = state["best"], state["metrics"]
+        self._best = state["best"]
         self._optimizer.load_state_dict(state["optimizer"])
         self._schedule.load_state_dict(state["schedule"])
         self._epoch, self._waited, self._least = state["epoch"], state["waited"], state["least"]

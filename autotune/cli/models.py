@@ -18,6 +18,7 @@ _Name = Annotated[
     str,
     typer.Argument(help="Of a checkpoint; or a file, or pretrained-lstm and the like.", show_default=False),
 ]
+_Networks = Annotated[list[str], typer.Option(help="Judge by the kernels of this network alone; repeatable.")]
 _SHOWN = {
     "top@1": "top-1",
     "top@5": "top-5",
@@ -88,9 +89,7 @@ def show(name: _Name, db: options.Database = None, json: options.Json = False) -
 def evaluate(
     name: _Name,
     db: options.Database = None,
-    network: Annotated[
-        list[str], typer.Option(help="Judge by the kernels of this network alone; repeatable.")
-    ] = [],  # noqa: B006  (typer reads the default)
+    network: _Networks = [],  # noqa: B006  (typer reads the default)
     json: options.Json = False,
 ) -> None:
     """Judge a checkpoint by what a database holds. Mind what it was trained on: see `models show`."""
@@ -101,9 +100,7 @@ def evaluate(
 def compare(
     names: Annotated[list[str], typer.Argument(help="Of checkpoints, or files.", show_default=False)],
     db: options.Database = None,
-    network: Annotated[
-        list[str], typer.Option(help="Judge by the kernels of this network alone; repeatable.")
-    ] = [],  # noqa: B006  (typer reads the default)
+    network: _Networks = [],  # noqa: B006  (typer reads the default)
     json: options.Json = False,
 ) -> None:
     """Judge several checkpoints by the same measurements."""

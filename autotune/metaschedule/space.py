@@ -33,7 +33,7 @@ class DesignSpace(TraceSpace):
         self._module = module
         self._context = SimpleNamespace(space_generator=generator)
         traces = [s.trace.simplified(remove_postproc=True) for s in sketches]
-        self._sketches = [self._sketch(t) for t in traces]
+        self._sketches = self._read(traces)
         self._hashes = [choices_of(t)[0] for t in traces]
 
     def outward(self, draft: Draft) -> Draft:

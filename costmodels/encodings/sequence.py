@@ -7,7 +7,7 @@ every kernel; nothing is lowered or even applied, so a draft takes some microsec
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,13 +71,16 @@ class Sequences(NamedTuple):
 
 def joined(parts: Sequence[Sequences]) -> Sequences:
     """One after the other, as long as the longest."""
-    longest = max(p.tokens.shape[1] for p in parts)
-    tokens = np.zeros((sum(len(p.lengths) for p in parts), longest, TOKEN_FEATURES), np.float32)
-    row = 0
-    for part in parts:
-        tokens[row : row + len(part.lengths), : part.tokens.shape[1]] = part.tokens
-        row += len(part.lengths)
-    return Sequences(tokens, np.concatenate([p.lengths for p in parts]))
+    return Sequences(stacked([p.tokens for p in parts], 0.0), np.concatenate([p.lengths for p in parts]))
+
+
+def stacked(parts: Sequence[NDArray[Any]], fill: float) -> NDArray[Any]:
+    """Rows of several arrays of shape [n, length, ...], one after the other, filled up to the longest."""
+    longest = max(p.shape[1] for p in parts)
+    rest = [(0, 0)] * (parts[0].ndim - 2)
+    return np.concatenate(
+        [np.pad(p, [(0, 0), (0, longest - p.shape[1]), *rest], constant_values=fill) for p in parts]
+    )
 
 
 CONTEXT_FEATURES = program.KERNEL_FEATURES + HARDWARE_FEATURES

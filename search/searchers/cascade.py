@@ -109,6 +109,8 @@ class CascadeSearcher:
                 self._successes[m.candidate.origin].append(m.latency_s < best_s)
 
     def suggest(self, n: int) -> list[Candidate]:
+        if self._space.count() == 0:
+            return []
         rng, taken = self._history.generator(), set[tuple[Choice, ...]]()
         verifier = self._verifier if len(self._history.measurements) < self._settings.unsure else None
         wanted = n * self._settings.verified if verifier is not None else n
@@ -116,8 +118,8 @@ class CascadeSearcher:
         if not self._history.measurements and self._space.count():
             # Knobs have an order, and what is good is seldom at an end of it.
             found = self._history.realize_new([middle(self._space)], 1, taken, "middle")
-        arms = self._arms(wanted, rng) if self._space.count() != 0 else {}
-        if not arms and self._space.count() != 0:
+        arms = self._arms(wanted, rng)
+        if not arms:
             rest = wanted - len(found)
             found += self._history.realize_new(self._spread(rest, taken, rng), rest, taken)
         for arm, places in self._places(list(arms), wanted, rng).items():

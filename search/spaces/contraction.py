@@ -16,6 +16,7 @@ sizes are knobs, few enough that the whole space can be known:
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -119,20 +120,6 @@ def analysed(workload: Workload) -> Contraction:
         raise UnsupportedWorkload(f"{workload.name}: {last_line(error)}") from error
 
 
-def store(schedule: Schedule, loops: Sequence[Any], lanes: int) -> None:
-    """Writes a tile: whole vectors of channels, all else written out.
-
-    Args:
-        loops: Of the block that writes, the channels last.
-        lanes: Numbers in a vector.
-    """
-    *others, channels = loops
-    vectors, lane = schedule.split(channels, [None, lanes])
-    for loop in (*others, vectors):
-        schedule.unroll(loop)
-    schedule.vectorize(lane)
-
-
 _SPATIAL, _REDUCED = tirx.IterVar.DataPar, tirx.IterVar.CommReduce
 
 
@@ -190,7 +177,79 @@ def _is_elementwise(block: Any, producer: Any) -> bool:
     )
 
 
-class ContractionSpace(TemplateSpace):
+class TiledSpace(TemplateSpace):
+    """What templates of register tiles have in common: their sums, and how a tile begins and ends.
+
+    A subclass sets ``_sum`` and ``_vectors`` and has ``_cost``.
+    """
+
+    _sum: Contraction
+    _vectors: Vectors
+
+    def first(self) -> Draft:
+        """The tile that costs least."""
+        return min(enumerate_drafts(self), key=lambda d: self._cost(**self.configuration(d)))
+
+    def _cost(self, **config: Any) -> tuple[float, ...]:
+        """What to make small."""
+        raise NotImplementedError
+
+    @cached_property
+    def _lanes(self) -> int:
+        """Channels of a vector.
+
+        Raises:
+            UnsupportedWorkload: Too few for vectors to pay.
+        """
+        channels, lanes = self._sum.spatial[-1], self._vectors.lanes
+        found = math.gcd(channels, lanes)
+        if found < min(4, lanes):
+            raise UnsupportedWorkload(f"{channels} channels are no whole number of vectors")
+        return found
+
+    def _begin(self, s: Schedule, core: Any, inlined: Sequence[str]) -> Any:
+        """Keeps the sums of ``core`` in registers; gives the block that stores them."""
+        for name in (*inlined, *self._sum.beside, *self._sum.after[:-1]):
+            s.compute_inline(s.get_sblock(name))
+        if not self._sum.after:
+            return s.cache_write(core, 0, "local")
+        last = s.get_sblock(self._sum.after[-1])
+        s.set_scope(core, 0, "local")
+        return last
+
+    def _end(
+        self,
+        s: Schedule,
+        core: Any,
+        last: Any,
+        tiles: Sequence[Any],
+        first: Any,
+        unrolled: Sequence[Any],
+        lane: Any,
+    ) -> None:
+        """Tiles on all cores, each stored at its end: whole vectors of channels, all else written out.
+
+        Args:
+            tiles: The loops over tiles.
+            first: The loop before which the sums are set to zero.
+        """
+        count, _ = self._vectors.spread([int(s.get(t).extent) for t in tiles])
+        together = s.fuse(*tiles[:count])
+        s.parallel(together)
+        s.reverse_compute_at(last, together if count == len(tiles) else tiles[-1], preserve_unit_loops=True)
+        for loop in unrolled:
+            s.unroll(loop)
+        s.vectorize(lane)
+        *others, channels = s.get_loops(last)[-len(self._sum.spatial) :]
+        lanes = math.gcd(self.workload.args[-1].shape[-1], self._lanes)
+        vectors, stored = s.split(channels, [None, lanes])
+        for loop in (*others, vectors):
+            s.unroll(loop)
+        s.vectorize(stored)
+        s.decompose_reduction(core, first)
+
+
+class ContractionSpace(TiledSpace):
     """Register tiles of a convolution or matrix product.
 
     Raises:
@@ -203,9 +262,7 @@ class ContractionSpace(TemplateSpace):
         self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
         *outer, columns, channels = about.spatial
         height = outer[-1] if outer else 1
-        self._lanes = lanes = math.gcd(channels, vectors.lanes)
-        if lanes < min(4, vectors.lanes):
-            raise UnsupportedWorkload(f"{channels} channels are no whole number of vectors")
+        lanes = self._lanes
         registers = vectors.registers
         knobs: dict[str, tuple[Value, ...]] = {
             "order": ("weights", "inputs"),
@@ -225,12 +282,10 @@ class ContractionSpace(TemplateSpace):
         ]
         super().__init__(workload, SPACE_NAME, knobs, constraints)
 
-    def first(self) -> Draft:
-        """The tile that loads least for what it computes, in the order that moves fewer bytes."""
-        return min(enumerate_drafts(self), key=lambda d: self._cost(**self.configuration(d)))  # type: ignore[arg-type]
-
-    def _cost(self, order: str, n: int, y: int, x: int, rows: int, unroll: int) -> tuple[float, ...]:
-        """What to make small: cycles for each vector of sums, then what decides between equals."""
+    def _cost(  # type: ignore[override]
+        self, order: str, n: int, y: int, x: int, rows: int, unroll: int
+    ) -> tuple[float, ...]:
+        """Cycles for each vector of sums, bytes moved, then what decides between equals."""
         about, sums = self._sum, n * y * x
         *outer, height, columns, channels = (1, *about.spatial)
         # For one term of each sum: two additions a cycle, two loads a cycle, and an addition takes four.
@@ -248,13 +303,7 @@ class ContractionSpace(TemplateSpace):
         core = s.get_sblock(about.name)
         for name in about.padding:
             self._spread(s, s.get_sblock(name))
-        for name in (*about.beside, *about.after[:-1]):
-            s.compute_inline(s.get_sblock(name))
-        if about.after:
-            last = s.get_sblock(about.after[-1])
-            s.set_scope(core, 0, "local")
-        else:
-            last = s.cache_write(core, 0, "local")
+        last = self._begin(s, core, ())
         loops = s.get_loops(core)
         spatial, reduced = loops[: len(about.spatial)], loops[len(about.spatial) :]
         if len(spatial) == 2:
@@ -271,17 +320,8 @@ class ContractionSpace(TemplateSpace):
             yo, ym = s.split(yo, [None, rows])
             tiles = [*outer, yo, co, ym, xo]
         s.reorder(*tiles, *inner)
-        count, _ = self._vectors.spread([int(s.get(t).extent) for t in tiles])
-        together = s.fuse(*tiles[:count])
-        s.parallel(together)
-        tile = together if count == len(tiles) else xo
-        s.reverse_compute_at(last, tile, preserve_unit_loops=True)
-        for loop in (ki, yi, xi, ci):
-            s.unroll(loop)
-        s.vectorize(lane)
-        lanes = math.gcd(self.workload.args[-1].shape[-1], self._lanes)
-        store(s, s.get_loops(last)[-len(about.spatial) :], lanes)
-        s.decompose_reduction(core, reduced[0] if len(reduced) > 1 else ko)
+        first = reduced[0] if len(reduced) > 1 else ko
+        self._end(s, core, last, tiles, first, (ki, yi, xi, ci), lane)
 
     def _spread(self, s: Schedule, block: Any) -> None:
         """Computes a block on all cores, in vectors."""

@@ -16,10 +16,9 @@ from tvm.target import Target
 
 from search.errors import UnsupportedWorkload
 from search.problem import Workload
-from search.space import Draft, enumerate_drafts
-from search.spaces.contraction import COLUMNS, ROWS, analysed, store
+from search.spaces.contraction import COLUMNS, ROWS, TiledSpace, analysed
 from search.spaces.knobs import Constraint, Value
-from search.spaces.template import TemplateSpace, check_extents
+from search.spaces.template import check_extents
 from search.vectors import Vectors
 
 SPACE_NAME = "depthwise/1"
@@ -29,7 +28,7 @@ UNDER_WAY = 8  # additions: two a cycle, and one takes four
 LONGEST = 1024  # products written out: more do not fit where the processor keeps decoded instructions
 
 
-class DepthwiseSpace(TemplateSpace):
+class DepthwiseSpace(TiledSpace):
     """Register tiles of a depthwise convolution.
 
     Raises:
@@ -44,9 +43,7 @@ class DepthwiseSpace(TemplateSpace):
         self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
         _, height, width, channels = about.spatial
         self._window = window = math.prod(about.reduced)
-        self._lanes = lanes = math.gcd(channels, vectors.lanes)
-        if lanes < min(4, vectors.lanes):
-            raise UnsupportedWorkload(f"{channels} channels are no whole number of vectors")
+        lanes = self._lanes
         knobs: dict[str, tuple[Value, ...]] = {
             "order": ("columns", "channels"),
             "n": VECTORS,
@@ -61,12 +58,8 @@ class DepthwiseSpace(TemplateSpace):
         ]
         super().__init__(workload, SPACE_NAME, knobs, constraints)
 
-    def first(self) -> Draft:
-        """The tile that loads least for what it computes."""
-        return min(enumerate_drafts(self), key=lambda d: self._cost(**self.configuration(d)))  # type: ignore[arg-type]
-
-    def _cost(self, order: str, n: int, y: int, x: int) -> tuple[float, ...]:
-        """What to make small: loads for each vector of sums, then what decides between equals.
+    def _cost(self, order: str, n: int, y: int, x: int) -> tuple[float, ...]:  # type: ignore[override]
+        """Loads for each vector of sums, then what decides between equals.
 
         Of tiles with more sums than are needed to keep the adders busy, what they share is not kept in
         registers.
@@ -79,27 +72,12 @@ class DepthwiseSpace(TemplateSpace):
         return n * y * x > UNDER_WAY, loads / (y * x) * imbalance, n, order != "columns", x
 
     def _apply(self, s: Schedule, order: str, n: int, y: int, x: int) -> None:  # type: ignore[override]
-        about = self._sum
-        core = s.get_sblock(about.name)
-        for name in (*about.padding, *about.beside, *about.after[:-1]):
-            s.compute_inline(s.get_sblock(name))
-        if about.after:
-            last = s.get_sblock(about.after[-1])
-            s.set_scope(core, 0, "local")
-        else:
-            last = s.cache_write(core, 0, "local")
+        core = s.get_sblock(self._sum.name)
+        last = self._begin(s, core, self._sum.padding)
         image, height, width, channels, *window = s.get_loops(core)
         yo, yi = s.split(height, [None, y])
         xo, xi = s.split(width, [None, x])
         co, ci, lane = s.split(channels, [None, n, self._lanes])
         tiles = [image, yo, co, xo] if order == "columns" else [image, yo, xo, co]
         s.reorder(*tiles, *window, yi, xi, ci, lane)
-        count, _ = self._vectors.spread([int(s.get(t).extent) for t in tiles])
-        together = s.fuse(*tiles[:count])
-        s.parallel(together)
-        s.reverse_compute_at(last, together if count == len(tiles) else tiles[-1], preserve_unit_loops=True)
-        for loop in (*window, yi, xi, ci):
-            s.unroll(loop)
-        s.vectorize(lane)
-        store(s, s.get_loops(last)[-4:], math.gcd(self.workload.args[-1].shape[-1], self._lanes))
-        s.decompose_reduction(core, window[0])
+        self._end(s, core, last, tiles, window[0], (*window, yi, xi, ci), lane)

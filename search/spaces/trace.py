@@ -9,7 +9,7 @@ import functools
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -96,11 +96,14 @@ def _slot(number: int, instruction: Any, decision: Any, loop: Role) -> _Slot:
 
 
 class _Loops:
-    """The loops that a trace splits, by the variable that stands for each."""
+    """The loops that a trace splits, by the variable that stands for each.
 
-    def __init__(self, module: tvm.IRModule, instructions: Any) -> None:
+    Args:
+        axes: As ``_axes`` gives them.
+    """
+
+    def __init__(self, axes: Mapping[str, Sequence[Role]], instructions: Any) -> None:
         self._found: list[tuple[Any, Role]] = []
-        axes = dict(_axes(module))
         blocks: list[tuple[Any, str]] = []
         for instruction in instructions:
             if instruction.kind.name == "GetSBlock":
@@ -161,14 +164,18 @@ class TraceSpace:
             raise UnsupportedWorkload(
                 f"{workload.name}: TVM finds no schedules ({last_line(error)}); it is left untuned"
             ) from error
-        self._sketches = [self._sketch(s.trace) for s in sketches]
+        self._sketches = self._read([s.trace for s in sketches])
 
-    def _sketch(self, trace: Trace) -> _Sketch:
-        instructions = list(trace.insts)
-        loops = _Loops(self._module, instructions)
-        sampling = [i for i in instructions if i.kind.name.startswith("Sample")]
-        slots = tuple(_slot(n, i, trace.get_decision(i), loops.of(i)) for n, i in enumerate(sampling))
-        return _Sketch(trace, slots)
+    def _read(self, traces: Sequence[Trace]) -> list[_Sketch]:
+        """The sketches that TVM's traces are."""
+        axes, found = dict(_axes(self._module)), list[_Sketch]()
+        for trace in traces:
+            instructions = list(trace.insts)
+            loops = _Loops(axes, instructions)
+            sampling = [i for i in instructions if i.kind.name.startswith("Sample")]
+            slots = (_slot(n, i, trace.get_decision(i), loops.of(i)) for n, i in enumerate(sampling))
+            found.append(_Sketch(trace, tuple(slots)))
+        return found
 
     def roles(self, first: Choice | None) -> tuple[Role, ...]:
         sketch = self._sketch_of((first,))
