@@ -25,7 +25,7 @@ from costmodels.lstm import DecisionLSTM
 from db.store import Store
 from db.values import Checkpoint, CheckpointKind
 from search.problem import Conditions, digest
-from search.spaces import SPACES
+from search.spaces import READABLE
 
 SHIPPED = "pretrained-"
 """What the names of checkpoints begin with that come with the program."""
@@ -45,8 +45,8 @@ def read_groups(store: Store, hold_out: Sequence[str] = ()) -> Iterator[Group]:
     """
     networks = store.networks()
     hidden = _kernels(hold_out, networks)
-    rows, found = store.training_rows(list(SPACES)), False
-    for group in groups(rows, store.workload, networks, list(SPACES)):
+    rows, found = store.training_rows(list(READABLE)), False
+    for group in groups(rows, store.workload, networks, list(READABLE)):
         if group.workload.hash not in hidden:
             found = True
             yield group.with_failed(store.wrong(group.workload.hash, group.conditions.target))

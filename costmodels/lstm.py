@@ -33,7 +33,7 @@ from costmodels.encodings.sequence import (
 from costmodels.network import Head, Network, Outputs, Rows, Standard, perceptron, pool
 from search.problem import Candidate
 from search.space import Draft
-from search.spaces import SPACES
+from search.spaces import READABLE
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class DecisionLSTM(Network):
     def encode(group: Group) -> EncodedSequences:
         target = target_of(group.conditions)
         names = dict.fromkeys(c.space for c in group.candidates)
-        encoders = {n: SequenceEncoder(SPACES[n](group.workload, target), group.conditions) for n in names}
+        encoders = {n: SequenceEncoder(READABLE[n](group.workload, target), group.conditions) for n in names}
         known = [n for n, c in enumerate(group.candidates) if encoders[c.space].knows(c.choices)]
         parts = {n: [k for k in known if group.candidates[k].space == n] for n in encoders}
         sequences = joined(

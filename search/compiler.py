@@ -22,6 +22,8 @@ from tvm.s_tir.meta_schedule.tune_context import TuneContext
 from tvm.target import Target
 from tvm.tirx.build import split_host_device_mods
 
+from search import ahead
+
 _PARALLELIZE = ParallelizeVectorizeUnroll(
     max_jobs_per_core=16, max_vectorize_extent=64, unroll_max_steps=[0, 16, 64], unroll_explicit=True
 )
@@ -75,7 +77,7 @@ def compile_kernel(module: tvm.IRModule, target: Target) -> Any:
     """
     host = target.with_host(target)
     lower, finalize, _ = tirx.get_default_tir_pipeline(target)
-    lowered, _ = split_host_device_mods(lower(tirx.transform.BindTarget(host)(module)))
+    lowered, _ = split_host_device_mods(lower(tirx.transform.BindTarget(host)(ahead.written_out(module))))
     bare = tirx.transform.SkipAssert()(finalize()(lowered))
     library = tvm.get_global_func(f"target.build.{target.kind.name}")(bare, target)
     return library["main"]  # taking it out is what makes LLVM compile it

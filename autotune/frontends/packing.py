@@ -53,10 +53,11 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
             return call
         strides, padding, dilation = (_ints(v) for v in (attrs.strides, attrs.padding, attrs.dilation))
         output = static_shape(call.ty) or ()
-        if winograd.pays(weight.shape, strides, dilation, output):
-            packed = np.moveaxis(self._pack(winograd.transform(weight)), 0, 2)
+        form = winograd.form_for(weight.shape, strides, dilation, output)
+        if form is not None:
+            packed = np.moveaxis(self._pack(form.transform(weight)), 0, 2)
             return self._emit(
-                lambda x, u: _crop(winograd.convolution(x, u, padding, output), output),
+                lambda x, u: _crop(form.convolution(x, u, padding, output), output),
                 "conv2d_winograd", call.args[0], np.ascontiguousarray(packed),
             )  # fmt: skip
 

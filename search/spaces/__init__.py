@@ -22,6 +22,13 @@ TEMPLATES: dict[str, Callable[[Workload, Target], TemplateSpace]] = {
 
 SPACES: dict[str, Callable[[Workload, Target], Space]] = {**TEMPLATES, trace.SPACE_NAME: trace.TraceSpace}
 
+READABLE: dict[str, Callable[[Workload, Target], Space]] = {
+    **SPACES,
+    "contraction/1": contraction.ContractionSpace,
+    "winograd/1": winograd.WinogradSpace,
+}
+"""Also former versions whose decisions are named and mean the same: models still learn from their records."""
+
 
 def spaces_of(workload: Workload, target: Target) -> list[Space]:
     """Those that hold schedules of a workload, at least one: the most special template, and TVM's rules.

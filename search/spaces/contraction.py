@@ -10,6 +10,8 @@ sizes are knobs, few enough that the whole space can be known:
 - ``rows``: with shared inputs first, how many rows of tiles use the same weights before the next come.
 - ``unroll``: how many terms of the sum a turn of the innermost loop adds.
 
+Weights that few rows share are fetched ahead (``ahead``): no knob, for what it brings shows only in a model.
+
 ``first`` is the draft that a formula takes for the best.
 """
 
@@ -27,6 +29,7 @@ from tvm.sym import Analyzer
 from tvm.target import Target
 from tvm.tirx.analysis import undefined_vars
 
+from search import ahead
 from search.errors import UnsupportedWorkload, last_line
 from search.problem import Workload
 from search.space import Draft, enumerate_drafts
@@ -35,7 +38,7 @@ from search.spaces.template import TemplateSpace, check_extents
 from search.spaces.tir import module_of
 from search.vectors import Vectors
 
-SPACE_NAME = "contraction/1"
+SPACE_NAME = "contraction/2"
 
 VECTORS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 COLUMNS = tuple(range(1, 33))
@@ -54,7 +57,9 @@ class Contraction:
         padding: Blocks that prepare its input.
         after: Blocks that follow element by element; the last writes the output.
         beside: Blocks that prepare what those read besides the sum.
-        weight_bytes: Of the operand that all rows and columns share; 0 where there is none (depthwise).
+        weights: Position among the arguments of the operand that all rows and columns share; None where there
+            is none (depthwise), or it is no argument.
+        weight_bytes: Of that operand.
         input_bytes: Of the other one.
         channelwise: The sum is over a window, and every channel is computed from one of the input.
     """
@@ -65,6 +70,7 @@ class Contraction:
     padding: tuple[str, ...]
     after: tuple[str, ...]
     beside: tuple[str, ...]
+    weights: int | None
     weight_bytes: int
     input_bytes: int
     channelwise: bool
@@ -100,6 +106,7 @@ def analyse(module: tvm.IRModule) -> Contraction:
         padding=tuple(str(schedule.get(b).name_hint) for b in schedule.get_producers(core)),
         after=after,
         beside=tuple(n for n in blocks if n not in {sums[0], *after, *before}),
+        weights=_position(module["main"].params, shared),
         weight_bytes=sum(_bytes(r.source) for r in shared),
         input_bytes=sum(_bytes(r.source) for r in block.reads if r not in shared),
         channelwise=all(
@@ -143,6 +150,12 @@ def _channel(region: Any, reduced: Sequence[Any]) -> Any:
     for axis in reduced:
         analyzer.bind(axis.var, axis.dom)
     return analyzer.simplify(region.region[-1].min)
+
+
+def _position(arguments: Sequence[Any], regions: Sequence[Any]) -> int | None:
+    """Of the argument that the only region is of."""
+    places = [n for r in regions for n, a in enumerate(arguments) if r.source.same_as(a)]
+    return places[0] if len(regions) == len(places) == 1 else None
 
 
 def _bytes(buffer: Any) -> int:
@@ -263,7 +276,8 @@ class ContractionSpace(TiledSpace):
         *outer, columns, channels = about.spatial
         height = outer[-1] if outer else 1
         lanes = self._lanes
-        registers = vectors.registers
+        self._fetched = about.weights if ahead.pays(math.prod(outer) * columns) else None
+        registers = vectors.registers - (0 if self._fetched is None else ahead.SPARE)
         knobs: dict[str, tuple[Value, ...]] = {
             "order": ("weights", "inputs"),
             "n": VECTORS,
@@ -294,7 +308,8 @@ class ContractionSpace(TiledSpace):
         tiles = [cn, yn, xn] if order == "weights" else [yn // rows, cn, rows, xn]
         _, imbalance = self._vectors.spread([*outer, *tiles])
         moved = about.weight_bytes if order == "inputs" else about.input_bytes
-        return cycles * imbalance, moved, -sums, -rows, abs(unroll - 2)
+        # What is fetched ahead lies in the cache beside what is used.
+        return cycles * imbalance, moved, 0 if self._fetched is None else n, -sums, -rows, abs(unroll - 2)
 
     def _apply(  # type: ignore[override]
         self, s: Schedule, order: str, n: int, y: int, x: int, rows: int, unroll: int
@@ -321,6 +336,11 @@ class ContractionSpace(TiledSpace):
             tiles = [*outer, yo, co, ym, xo]
         s.reorder(*tiles, *inner)
         first = reduced[0] if len(reduced) > 1 else ko
+        if self._fetched is not None and int(s.get(co).extent) > 1:
+            again = (rows if order == "inputs" else int(s.get(yo).extent)) * int(s.get(xo).extent)
+            used = about.weight_bytes * n * self._lanes // about.spatial[-1]
+            marked = ahead.mark(s, ko, again * math.prod(about.reduced[:-1]), used, self._fetched)
+            first = reduced[0] if len(reduced) > 1 else marked
         self._end(s, core, last, tiles, first, (ki, yi, xi, ci), lane)
 
     def _spread(self, s: Schedule, block: Any) -> None:

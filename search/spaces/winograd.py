@@ -13,6 +13,7 @@ import numpy as np
 from tvm.s_tir import Schedule
 from tvm.target import Target
 
+from search import ahead
 from search.errors import UnsupportedWorkload, last_line
 from search.problem import Workload
 from search.space import Draft, enumerate_drafts
@@ -22,7 +23,7 @@ from search.spaces.template import TemplateSpace
 from search.spaces.tir import module_of
 from search.vectors import Vectors
 
-SPACE_NAME = "winograd/1"
+SPACE_NAME = "winograd/2"
 
 ROWS, TILES, PRODUCT, INVERSE, OUTPUT = (
     f"winograd_{stage}" for stage in ("rows", "tiles", "product", "inverse", "output")
@@ -30,6 +31,7 @@ ROWS, TILES, PRODUCT, INVERSE, OUTPUT = (
 """Names of the blocks."""
 
 _UNROLL = 2
+_PAGE, _APART = 4096, 320  # bytes: what lies a whole page apart has to share a place in the caches
 
 
 class WinogradSpace(TemplateSpace):
@@ -50,12 +52,21 @@ class WinogradSpace(TemplateSpace):
             raise UnsupportedWorkload(f"{workload.name} is no Winograd convolution")
         *others, self._last = names[names.index(ROWS) :]
         self._inlined = [n for n in others if n not in (ROWS, TILES, PRODUCT, INVERSE)]
-        product = schedule.get(schedule.get_sblock(PRODUCT))
-        _, _, _, down, across, outputs, inputs = (int(v.dom.extent) for v in product.iter_vars)
+        product, inverse = (schedule.get(schedule.get_sblock(name)) for name in (PRODUCT, INVERSE))
+        self._out = int(inverse.iter_vars[0].dom.extent)
+        _, _, images, down, across, outputs, inputs = (int(v.dom.extent) for v in product.iter_vars)
+        self._tiles = images * down * across
+        self._weights = next(
+            n for n, argument in enumerate(schedule.mod["main"].params)
+            if any(r.source.same_as(argument) for r in product.reads)
+        )  # fmt: skip
+        self._weight_bytes = np.dtype(workload.args[self._weights].dtype).itemsize
         self._vectors = Vectors.of(target, workload.args[-1].dtype)
         self._lanes = int(np.gcd(outputs, self._vectors.lanes))
         self._input_lanes = int(np.gcd(inputs, self._vectors.lanes))
-        lanes, registers = self._lanes, self._vectors.registers
+        self._ahead = ahead.pays(self._tiles)
+        lanes = self._lanes
+        registers = self._vectors.registers - (ahead.SPARE if self._ahead else 0)
         knobs: dict[str, tuple[Value, ...]] = {
             "n": contraction.VECTORS,
             "y": contraction.ROWS,
@@ -90,6 +101,7 @@ class WinogradSpace(TemplateSpace):
 
     def _transform_inputs(self, s: Schedule) -> None:
         tiles, rows = s.get_sblock(TILES), s.get_sblock(ROWS)
+        s.storage_align(tiles, 0, 1, _PAGE // self._weight_bytes, _APART // self._weight_bytes)
         a, b, image, p, q, channels = s.get_loops(tiles)
         outer, lane = s.split(channels, [None, self._input_lanes])
         s.reorder(image, p, q, outer, a, b, lane)
@@ -98,13 +110,18 @@ class WinogradSpace(TemplateSpace):
 
     def _multiply(self, s: Schedule, n: int, y: int, x: int) -> None:
         product = s.get_sblock(PRODUCT)
+        s.storage_align(product, 0, 1, _PAGE // self._weight_bytes, _APART // self._weight_bytes)
         stored = s.cache_write(product, 0, "local")
         a, b, image, p, q, channels, k = s.get_loops(product)
         po, pi = s.split(p, [None, y])
         qo, qi = s.split(q, [None, x])
         co, ci, lane = s.split(channels, [None, n, self._lanes])
-        ko, ki = s.split(k, [None, _UNROLL if int(s.get(k).extent) % _UNROLL == 0 else 1])
+        depth = int(s.get(k).extent)
+        ko, ki = s.split(k, [None, _UNROLL if depth % _UNROLL == 0 else 1])
         s.reorder(a, b, image, co, po, qo, ko, ki, pi, qi, ci, lane)
+        if self._ahead:
+            used = n * self._lanes * depth * self._weight_bytes
+            ko = ahead.mark(s, ko, self._tiles // (y * x), used, self._weights)
         s.reverse_compute_at(stored, qo, preserve_unit_loops=True)
         self._write_out(s, [ki, pi, qi, ci, lane])
         *others, last = s.get_loops(stored)[-6:]
@@ -117,8 +134,8 @@ class WinogradSpace(TemplateSpace):
             s.compute_inline(s.get_sblock(name))
         last, inverse = s.get_sblock(self._last), s.get_sblock(INVERSE)
         image, rows, columns, channels = s.get_loops(last)
-        p, yi = s.split(rows, [None, 4])
-        q, xi = s.split(columns, [None, 4])
+        p, yi = s.split(rows, [None, self._out])
+        q, xi = s.split(columns, [None, self._out])
         outer, lane = s.split(channels, [None, int(np.gcd(int(s.get(channels).extent), self._lanes))])
         s.reorder(image, p, q, outer, yi, xi, lane)
         self._write_out(s, [yi, xi, lane])

@@ -182,7 +182,7 @@ def template_of(name: str) -> str:
     """The most special template of a kernel."""
     if name == "depthwise":
         return "depthwise/1"
-    return "contraction/1" if name in CONTRACTIONS else "loops/1"
+    return "contraction/2" if name in CONTRACTIONS else "loops/1"
 
 
 kernels = pytest.mark.parametrize("name", KERNELS)

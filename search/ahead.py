@@ -1,0 +1,141 @@
+"""Weights fetched from memory while others are used.
+
+In a model, a kernel's weights were last read a run ago; where the model is larger than the caches, they come
+from memory. A tile that uses weights for the first time then waits for them, and those that use them again
+leave the memory idle; a processor's own prefetcher looks only some lines ahead. So each tile fetches a part
+of what the tiles after the next change of weights will use (prefetching with a distance: Mowry, Lam and
+Gupta, Design and Evaluation of a Compiler Algorithm for Prefetching, 1992).
+
+TVM has an instruction for it but no schedule primitive: a template marks a loop, and ``written_out`` puts the
+instructions there when the kernel is compiled. A compiler that does not know the mark ignores it.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import tvm
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm.sym import Analyzer
+from tvm.tirx.analysis import undefined_vars
+
+LINE_BYTES = 64
+LINES = 16  # fetched together: of many more, some are late, and loads wait behind them
+
+SPARE = 4  # vector registers: with fewer left, LLVM keeps sums in memory where a loop is around the innermost
+
+_MARK = "autotune.fetch_ahead"
+_LEVEL = 3  # of the caches, as LLVM counts locality: the first, from which lines fall into the second
+_RARE = 1024  # rows that use the same weights: with more, fetching is some percent of the work at most
+
+
+def pays(rows: int) -> bool:
+    """Whether weights are used so rarely, for ``rows`` of a product, that waiting for them matters."""
+    return 1 < rows <= _RARE
+
+
+def mark(s: Schedule, terms: Any, tiles: int, weight_bytes: int, argument: int) -> Any:
+    """Splits the loop over terms so that each turn of the outer one fetches some lines.
+
+    Args:
+        terms: The innermost loop over terms of the sum that is a loop.
+        tiles: How often it is run through with the same weights.
+        weight_bytes: Of those.
+        argument: Position of the weights among the kernel's arguments.
+
+    Returns:
+        The outer loop.
+    """
+    extent = int(s.get(terms).extent)
+    wanted = weight_bytes / LINE_BYTES / tiles / LINES
+    turns = next((n for n in range(1, extent + 1) if extent % n == 0 and n >= wanted), extent)
+    outer, _ = s.split(terms, [turns, None])
+    s.annotate(outer, _MARK, argument)
+    return outer
+
+
+def written_out(module: tvm.IRModule) -> tvm.IRModule:
+    """The module with the instructions at the loops that are marked."""
+    function = module["main"]
+    body = _rewritten(function.body, (), function.params)
+    return module if body is None else tvm.IRModule({"main": function.with_body(body)})
+
+
+def _rewritten(node: Any, loops: tuple[Any, ...], arguments: Sequence[Any]) -> Any:
+    """The statement with instructions, None where it has no mark."""
+    match node:
+        case tirx.SeqStmt():
+            parts = [_rewritten(part, loops, arguments) for part in node.seq]
+            if any(p is not None for p in parts):
+                return tirx.SeqStmt([new or old for new, old in zip(parts, node.seq, strict=True)])
+        case tirx.For() if _MARK in node.annotations:
+            fetch = _fetch((*loops, node), arguments[int(node.annotations[_MARK])])
+            return _with_body(node, tirx.SeqStmt([fetch, node.body]))
+        case tirx.For() if (body := _rewritten(node.body, (*loops, node), arguments)) is not None:
+            return _with_body(node, body)
+        case tvm.s_tir.SBlockRealize() if (body := _rewritten(node.block.body, loops, arguments)) is not None:
+            b = node.block
+            block = tvm.s_tir.SBlock(
+                b.iter_vars, b.reads, b.writes, b.name_hint, body, b.init, b.alloc_buffers, b.match_buffers,
+                b.annotations,
+            )  # fmt: skip
+            return tvm.s_tir.SBlockRealize(node.iter_values, node.predicate, block)
+    return None
+
+
+def _with_body(loop: Any, body: Any) -> Any:
+    kept = {key: value for key, value in loop.annotations.items() if key != _MARK}
+    return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, loop.thread_binding, kept or None)
+
+
+def _fetch(outer: Sequence[Any], weights: Any) -> Any:
+    """The instructions for one turn of the last of the loops ``outer``.
+
+    The weights of a tile lie together: those of the next tile that needs others follow them.
+    """
+    inner, realized = _down(outer[-1].body)
+    block, values, terms = realized.block, Analyzer(), set[Any]()
+    for axis, value in zip(block.iter_vars, realized.iter_values, strict=True):
+        values.bind(axis.var, value)
+        if axis.iter_type == tirx.IterVar.CommReduce:
+            terms |= set(undefined_vars(value))
+    read = next(r for r in block.reads if r.source.same_as(weights))
+    place = values.simplify(_flat([r.min for r in read.region], weights.shape))
+    within = [*inner, *(n for n in outer if n.loop_var in terms)]
+    for loop in within:
+        values.bind(loop.loop_var, loop.min)
+    start = values.simplify(place)
+    line = LINE_BYTES // np.dtype(str(weights.dtype)).itemsize
+    size = _turns(n for n in within if n.loop_var in undefined_vars(place))
+    again = [n for n in outer if n.loop_var not in undefined_vars(start)]
+    lines = -(-size // (line * _turns(again)))
+    turn = _flat([n.loop_var for n in again], [n.extent for n in again])
+    each = tirx.Var("line", "int64")
+    where = start + size + (turn * lines + each) * line
+    address = tirx.address_of(tirx.BufferLoad(weights, [*[0] * (len(weights.shape) - 1), where]))
+    call = tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, 0, _LEVEL, 1))
+    zero, count = (tirx.const(n, "int64") for n in (0, lines))
+    return tirx.For(each, zero, count, tirx.ForKind.SERIAL, call)
+
+
+def _down(body: Any) -> tuple[list[Any], Any]:
+    """The loops down to a block, and the block in its place."""
+    loops = []
+    while isinstance(body, tirx.For):
+        loops.append(body)
+        body = body.body
+    return loops, body
+
+
+def _flat(indices: Sequence[Any], extents: Sequence[Any]) -> Any:
+    """The place in memory of an element, and the turn of loops in each other."""
+    place: Any = tirx.const(0, "int64")
+    for index, extent in zip(indices, extents, strict=True):
+        place = place * extent + index
+    return place
+
+
+def _turns(loops: Iterable[Any]) -> int:
+    return math.prod(int(n.extent) for n in loops)

@@ -1,0 +1,106 @@
+"""Weights fetched ahead: the next ones, each line once, where they are used rarely."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import operators as op
+import pytest
+import tvm
+from operators import Operator, Tail
+from tvm import tirx
+from tvm.sym import Analyzer
+from tvm.target import Target
+
+from autotune.target import host_target
+from search import ahead
+from search.space import enumerate_drafts
+from search.spaces.contraction import ContractionSpace
+from search.spaces.tir import module_of
+from search.spaces.trace import apply_trace
+
+TARGET = host_target(2)
+KERNELS = {
+    "3x3": op.convolution(1, 7, 7, 32, 4, 16, 3, 1, 1, 1, Tail()),
+    "1x1": op.convolution(1, 14, 14, 64, 4, 16, 1, 1, 1, 0, Tail()),
+    "product": op.product([28], 96, 64, 16, Tail()),
+}
+
+
+def space_of(kernel: Operator, target: Target = TARGET) -> ContractionSpace:
+    return ContractionSpace(kernel.workload, target)
+
+
+def scheduled(space: ContractionSpace, draft: Any) -> tvm.IRModule:
+    return apply_trace(module_of(space.workload), space.realize(draft, np.random.default_rng(0)).trace)
+
+
+def fetches(node: Any, loops: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], Any]]:
+    """The loops around each instruction, and the place it names."""
+    match node:
+        case tirx.SeqStmt():
+            return [found for part in node.seq for found in fetches(part, loops)]
+        case tirx.For():
+            return fetches(node.body, (*loops, node))
+        case tvm.s_tir.SBlockRealize():
+            return fetches(node.block.body, loops)
+        case tirx.Evaluate() if str(node.value.op.name) == "tirx.prefetch":
+            return [(loops, node.value.args[0].args[0].indices[-1])]
+    return []
+
+
+def places(loops: tuple[Any, ...], place: Any, outermost: int) -> list[int]:
+    """Of all turns of the loops within one turn of the outermost."""
+    found = []
+    for turns in itertools.product([outermost], *(range(int(n.extent)) for n in loops[1:])):
+        analyzer = Analyzer()
+        for loop, turn in zip(loops, turns, strict=True):
+            analyzer.bind(loop.loop_var, tirx.const(turn, "int64"))
+        found.append(int(analyzer.simplify(place)))
+    return found
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_while_weights_are_used_all_of_the_next_are_fetched(name: str) -> None:
+    space = space_of(KERNELS[name])
+    configurations = [(d, space.configuration(d)) for d in enumerate_drafts(space)]
+    some = [(d, c["n"]) for d, c in configurations if c["order"] == "weights" and c["n"] in (1, 2)]
+    weights = np.prod(space.workload.args[1].shape)
+    for draft, vectors in some[:: len(some) // 3]:
+        ((loops, place),) = fetches(ahead.written_out(scheduled(space, draft))["main"].body)
+        part = weights * vectors // 4
+        found = places(loops, place, 0)
+        line = ahead.LINE_BYTES // 4
+        assert min(found) == part  # the first that this turn of the outermost loop does not use itself
+        assert set(found) >= set(range(part, 2 * part, line))
+        assert len(set(found)) == len(found)  # none twice
+
+
+def test_there_is_nothing_to_fetch_where_all_weights_are_used_together() -> None:
+    space = space_of(KERNELS["1x1"])
+    draft = next(d for d in enumerate_drafts(space) if space.configuration(d)["n"] == 4)
+    assert not fetches(ahead.written_out(scheduled(space, draft))["main"].body)
+
+
+def test_a_module_without_marks_stays_as_it_is() -> None:
+    module = module_of(space_of(KERNELS["1x1"]).workload)
+    assert ahead.written_out(module) is module
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(1, False), (2, True), (196, True), (56 * 56, False)])
+def test_it_pays_where_few_rows_share_weights_but_more_than_one(rows: int, expected: bool) -> None:
+    assert ahead.pays(rows) is expected
+
+
+@pytest.mark.parametrize(
+    ("target", "instruction"),
+    [
+        ({"mtriple": "x86_64-linux-gnu", "mcpu": "haswell"}, "prefetcht0"),
+        ({"mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]}, "prfm"),
+    ],
+)
+def test_other_processors_have_such_an_instruction(target: dict[str, Any], instruction: str) -> None:
+    elsewhere = Target({"kind": "llvm", "num-cores": 4, **target})
+    space = space_of(KERNELS["1x1"], elsewhere)
+    module = ahead.written_out(scheduled(space, space.first()))
+    assert instruction in tvm.compile(module, target=elsewhere).mod.inspect_source("asm")
