@@ -1,6 +1,5 @@
 """Folds scales and shifts of channels, which is what a batch norm comes down to, into convolutions."""
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,7 +8,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from autotune.frontends.fold import Array, constant, fold_constants, with_main
+from autotune.frontends.fold import Array, constant, count_uses, fold_constants, with_main
 
 _OPERATIONS = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
 
@@ -50,7 +49,7 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
     def __init__(self, module: tvm.IRModule) -> None:
         super().__init__(module)
         main = module["main"]
-        self._uses = _count_uses(main)
+        self._uses = count_uses(main)
         self._bound = {b.var: b.value for block in main.body.blocks for b in block.bindings}
 
     def visit_call_(self, call: Any) -> Any:
@@ -87,22 +86,6 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
     def _inner(self, expr: Any) -> _Affine | None:
         is_own = isinstance(expr, relax.Var) and self._uses[expr] == 1
         return self._affine(self._bound.get(expr)) if is_own else None
-
-
-def _count_uses(function: Any) -> Counter[Any]:
-    """How often each variable is used, over the whole function."""
-    uses: Counter[Any] = Counter()
-
-    def visit(node: Any) -> None:
-        if isinstance(node, relax.Call):
-            uses.update(a for a in node.args if isinstance(a, relax.Var))
-        elif isinstance(node, relax.Tuple):
-            uses.update(f for f in node.fields if isinstance(f, relax.Var))
-
-    relax.analysis.post_order_visit(function, visit)
-    if isinstance(function.body.body, relax.Var):
-        uses[function.body.body] += 1
-    return uses
 
 
 def fold_affine(module: tvm.IRModule) -> tvm.IRModule:

@@ -5,6 +5,7 @@ batch norms and layouts fold into some hundred weights. The operations that occu
 few and NumPy has them all, so they are evaluated directly; what is not in ``NUMPY_OPS`` stays as it is.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -62,6 +63,22 @@ def constant(expr: Any) -> Array | None:
     if isinstance(expr, tvm.ir.GenericConst) and hasattr(expr.value, "numpy"):
         return expr.value.numpy()  # type: ignore[no-any-return]
     return None
+
+
+def count_uses(function: Any) -> Counter[Any]:
+    """How often each variable is used, over the whole function."""
+    uses: Counter[Any] = Counter()
+
+    def visit(node: Any) -> None:
+        if isinstance(node, relax.Call):
+            uses.update(a for a in node.args if isinstance(a, relax.Var))
+        elif isinstance(node, relax.Tuple):
+            uses.update(f for f in node.fields if isinstance(f, relax.Var))
+
+    relax.analysis.post_order_visit(function, visit)
+    if isinstance(function.body.body, relax.Var):
+        uses[function.body.body] += 1
+    return uses
 
 
 def with_main(module: tvm.IRModule, main: Any) -> tvm.IRModule:

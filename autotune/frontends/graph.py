@@ -1,9 +1,9 @@
 """From operators to kernels: what a model's graph goes through before anything is tuned.
 
-Batch norms fold into convolutions, constants are evaluated, images move to channels-last layout (the inner
-loop of a convolution is then a vector of output channels, which is what CPUs' vector units want), weights are
-packed in the order in which they are read, and neighbouring operators are fused into TIR functions. Each
-distinct function is a task.
+Batch norms fold into convolutions, constants are evaluated, convolutions take concatenations apart, images
+move to channels-last layout (the inner loop of a convolution is then a vector of output channels, which is
+what CPUs' vector units want), weights are packed in the order in which they are read, and neighbouring
+operators are fused into TIR functions. Each distinct function is a task.
 """
 
 from collections import defaultdict
@@ -15,6 +15,7 @@ from tvm.target import Target
 
 from autotune.errors import UnsupportedModel
 from autotune.frontends.affine import fold_affine
+from autotune.frontends.concatenation import split_concatenations
 from autotune.frontends.fold import fold_constants
 from autotune.frontends.layout import to_channels_last
 from autotune.frontends.model import ModelInput, SourceModel, check_sizes, quiet
@@ -84,7 +85,8 @@ def lower(source: SourceModel, target: Target) -> Model:
     """
     check_sizes(source.module, source.name)
     module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
-    module = pack_weights(vectorize_math(to_channels_last(fold_affine(module))), target)
+    module = to_channels_last(split_concatenations(fold_affine(module)))
+    module = pack_weights(vectorize_math(module), target)
     with target:
         module = tvm.transform.Sequential(
             [
