@@ -17,6 +17,7 @@ from autotune.errors import UnsupportedModel
 from autotune.frontends.affine import fold_affine
 from autotune.frontends.concatenation import split_concatenations
 from autotune.frontends.fold import fold_constants
+from autotune.frontends.fusion import fuse
 from autotune.frontends.layout import to_channels_last
 from autotune.frontends.model import ModelInput, SourceModel, check_sizes, quiet
 from autotune.frontends.packing import pack_weights
@@ -88,17 +89,7 @@ def lower(source: SourceModel, target: Target) -> Model:
     module = to_channels_last(split_concatenations(fold_affine(module)))
     module = pack_weights(vectorize_math(module), target)
     with target:
-        module = tvm.transform.Sequential(
-            [
-                relax.transform.LegalizeOps(),
-                relax.transform.AnnotateTIROpPattern(),
-                relax.transform.FuseOps(),
-                relax.transform.FuseTIR(),
-                relax.transform.DeadCodeElimination(),
-                relax.transform.RewriteDataflowReshape(),
-                relax.transform.DeadCodeElimination(),
-            ]
-        )(module)
+        module = fuse(relax.transform.LegalizeOps()(module))
     calls = _calls(module, source.name)
     tasks: dict[str, Task] = {}
     functions: dict[str, str] = {}

@@ -25,6 +25,7 @@ from search.vectors import Vectors
 
 _FLOATS = ("float32", "float64", "float16")
 _TILES = range(4, 30)  # columns that share the weights loaded for them, and whose sums fit the registers
+_LEAST_SHARE = 4  # of a vector, a fourth: with fewer channels, terms are what vectors should hold
 _FUSABLE = 4  # TVM's kOutEWiseFusable: what follows element by element joins this kernel
 
 
@@ -111,11 +112,11 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         return self._emit(matmul, "matmul", call.args[0], self._pack(weight))
 
     def _weight(self, expr: Any, rank: int) -> Array | None:
-        """A constant with at least one block of output channels."""
+        """A constant with enough output channels for vectors of them to pay."""
         value = constant(self.lookup_binding(expr) if isinstance(expr, relax.Var) else expr)
         if value is None or value.ndim != rank or str(value.dtype) not in _FLOATS:
             return None
-        return value if value.shape[-1] >= self._lanes(value) else None
+        return value if _LEAST_SHARE * value.shape[-1] >= self._lanes(value) else None
 
     def _lanes(self, weight: Array) -> int:
         return Vectors.of(self._target, str(weight.dtype)).lanes

@@ -30,6 +30,9 @@ ROWS, TILES, PRODUCT, INVERSE, OUTPUT = (
 )
 """Names of the blocks."""
 
+OUT = "winograd_out"
+"""What the last block says of itself: how many columns of outputs a tile has."""
+
 _UNROLL = 2
 _PAGE, _APART = 4096, 320  # bytes: what lies a whole page apart has to share a place in the caches
 
@@ -52,8 +55,8 @@ class WinogradSpace(TemplateSpace):
             raise UnsupportedWorkload(f"{workload.name} is no Winograd convolution")
         *others, self._last = names[names.index(ROWS) :]
         self._inlined = [n for n in others if n not in (ROWS, TILES, PRODUCT, INVERSE)]
-        product, inverse = (schedule.get(schedule.get_sblock(name)) for name in (PRODUCT, INVERSE))
-        self._out = int(inverse.iter_vars[0].dom.extent)
+        product, inverse, output = (schedule.get(schedule.get_sblock(n)) for n in (PRODUCT, INVERSE, OUTPUT))
+        self._out = int(inverse.iter_vars[0].dom.extent), int(output.annotations[OUT])
         _, _, images, down, across, outputs, inputs = (int(v.dom.extent) for v in product.iter_vars)
         self._tiles = images * down * across
         self._weights = next(
@@ -134,8 +137,8 @@ class WinogradSpace(TemplateSpace):
             s.compute_inline(s.get_sblock(name))
         last, inverse = s.get_sblock(self._last), s.get_sblock(INVERSE)
         image, rows, columns, channels = s.get_loops(last)
-        p, yi = s.split(rows, [None, self._out])
-        q, xi = s.split(columns, [None, self._out])
+        p, yi = s.split(rows, [None, self._out[0]])
+        q, xi = s.split(columns, [None, self._out[1]])
         outer, lane = s.split(channels, [None, int(np.gcd(int(s.get(channels).extent), self._lanes))])
         s.reorder(image, p, q, outer, yi, xi, lane)
         self._write_out(s, [yi, xi, lane])

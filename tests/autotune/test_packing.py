@@ -110,7 +110,8 @@ CASES = {
     "dilated": Case((1, 9, 9, 5), conv2d(weight(3, 3, 5, LANES), padding=2, dilation=2), [5]),
     "uneven": Case((1, 9, 6, 5), conv2d(weight(1, 3, 5, LANES), padding=(0, 1, 2, 3)), [5]),
     "in a tail": Case((1, 7, 7, 5), in_a_tail, [5, 0]),
-    "few channels": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, LANES - 1)), [4]),
+    "less than a vector": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, LANES // 4)), [5]),
+    "few channels": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, LANES // 4 - 1)), [4]),
     "grouped": Case((1, 7, 7, 2 * LANES), conv2d(weight(3, 3, LANES, 2 * LANES), groups=2), [4]),
     "depthwise": Case((1, 7, 7, LANES), conv2d(weight(3, 3, 1, LANES), groups=LANES), [4]),
     "double": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, LANES, dtype="float64")), [5], "float64"),
@@ -193,7 +194,7 @@ def convolutions(draw: Any) -> Case:
     padding = draw(st.tuples(*[st.integers(0, 2)] * 4))
     reach = dilation * (size - 1)
     assume(height + padding[0] + padding[2] > reach and width + padding[1] + padding[3] > reach)
-    w = weight(size, size, depth, draw(st.integers(LANES, 3 * LANES)))
+    w = weight(size, size, depth, draw(st.integers(LANES // 4, 3 * LANES)))
     shape = (draw(st.integers(1, 2)), height, width, depth)
     return Case(shape, conv2d(w, stride, padding, dilation), [5], reduction=size * size * depth)
 
@@ -202,7 +203,7 @@ def convolutions(draw: Any) -> Case:
 def products(draw: Any) -> Case:
     *outer, depth = draw(st.lists(st.integers(1, 7), min_size=1, max_size=3))
     shape = (*outer, draw(LENGTHS))
-    w = weight(depth, draw(st.integers(LANES, 3 * LANES)))
+    w = weight(depth, draw(st.integers(LANES // 4, 3 * LANES)))
     return Case((*shape, depth), matmul(w), [3], reduction=depth)
 
 

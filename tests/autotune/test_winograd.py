@@ -11,7 +11,7 @@ from autotune.api import as_source
 from autotune.build import compile_model
 from autotune.frontends import winograd
 from autotune.frontends.graph import lower
-from autotune.frontends.winograd import FORMS, Form, form_for
+from autotune.frontends.winograd import Axis, Form, form_for
 from search.spaces.winograd import WinogradSpace
 
 ONES = (1, 1)
@@ -38,31 +38,50 @@ def test_tiles_are_large_where_they_fit_and_small_where_weights_would_grow_most(
     large, small = (
         form_for((3, 3, n, n), ONES, ONES, (1, extent, extent, n)) for n, extent in ((64, 56), (256, 14))
     )
-    assert large is not None and large.out == 4
-    assert small is not None and small.out == 2
+    assert large == Form(Axis(3, 6), Axis(3, 6))
+    assert small == Form(Axis(3, 4), Axis(3, 6))
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda f: f"F{f.out}")
-def test_a_form_convolves_a_tile(form: Form) -> None:
-    """Lavin and Gray, equation 7, with numbers that doubles hold exactly."""
+def test_an_axis_without_a_window_stays_as_it_is() -> None:
+    assert form_for((1, 5, 256, 512), ONES, ONES, (1, 1, 252, 512)) == Form(Axis(1, 1), Axis(5, 6))
+
+
+AXES = [Axis(window, taken) for taken in (4, 6) for window in range(2, taken)] + [Axis(1, 1)]
+
+
+@pytest.mark.parametrize("axis", AXES, ids=str)
+def test_matrices_convolve_a_tile(axis: Axis) -> None:
+    """Lavin and Gray, equation 5, with numbers that doubles hold."""
     rng = np.random.default_rng(0)
-    tile, kernel = (rng.integers(-8, 8, (n, n)).astype(float) for n in (form.taken, 3))
-    b, a, g = (np.array(m) for m in (form.inputs, form.outputs, form.weights))
-    found = a @ ((g @ kernel @ g.T) * (b @ tile @ b.T)) @ a.T
-    direct = [[(tile[y : y + 3, x : x + 3] * kernel).sum() for x in range(form.out)] for y in range(form.out)]
-    np.testing.assert_allclose(found, direct, atol=1e-9)
+    tile, window = (rng.integers(-8, 8, n).astype(float) for n in (axis.taken, axis.window))
+    found = np.array(axis.outputs) @ ((axis.weights @ window) * (np.array(axis.inputs) @ tile))
+    np.testing.assert_allclose(found, np.correlate(tile, window, "valid"), atol=1e-9)
 
 
 class Net(torch.nn.Module):
-    def __init__(self, inputs: int, outputs: int, padding: int) -> None:
+    def __init__(self, inputs: int, outputs: int, window: tuple[int, int], padding: int) -> None:
         super().__init__()
-        self.convolution = torch.nn.Conv2d(inputs, outputs, 3, padding=padding)
+        self.convolution = torch.nn.Conv2d(inputs, outputs, window, padding=padding)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(self.convolution(x))
 
 
-@pytest.mark.parametrize("form", FORMS, ids=lambda f: f"F{f.out}")
+SMALL, LARGE, FIVE, NONE = Axis(3, 4), Axis(3, 6), Axis(5, 6), Axis(1, 1)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        Form(LARGE, LARGE),
+        Form(SMALL, SMALL),
+        Form(SMALL, LARGE),
+        Form(FIVE, FIVE),
+        Form(NONE, FIVE),
+        Form(LARGE, NONE),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize(
     ("shape", "outputs", "padding"),
     [((1, 16, 12, 12), 32, 1), ((2, 20, 23, 27), 40, 1), ((1, 24, 13, 14), 50, 0)],
@@ -72,7 +91,8 @@ def test_every_tile_computes_the_direct_sum(
 ) -> None:
     monkeypatch.setattr(winograd, "form_for", lambda *_: form)
     torch.manual_seed(0)
-    net, x = Net(shape[1], outputs, padding).eval(), torch.randn(shape)
+    net = Net(shape[1], outputs, (form.rows.window, form.columns.window), padding).eval()
+    x = torch.randn(shape)
     model = lower(as_source(net, (x,)), TARGET)
     task = next(t for t in model.tasks if "winograd" in t.name)
     space, rng = WinogradSpace(task.workload, TARGET), np.random.default_rng(0)

@@ -1,0 +1,47 @@
+"""Which neighbours become one kernel: TVM's rules, but for what would spoil a sum of products.
+
+TVM also fuses a transposition into the convolution before it. No tile of sums could then be stored as it is:
+ultraface's last convolutions took ten times as long as with a kernel of its own for the transposition.
+"""
+
+from typing import Any
+
+import tvm
+from tvm import relax
+
+_BROADCAST, _INJECTIVE, _FUSABLE, _OPAQUE = 1, 2, 4, 8  # TVM's patterns of operators
+
+
+def fuse(module: tvm.IRModule) -> tvm.IRModule:
+    """Kernels out of a module of TIR functions."""
+    return tvm.transform.Sequential(
+        [
+            relax.transform.AnnotateTIROpPattern(),
+            _keep_apart,
+            relax.transform.FuseOps(),
+            relax.transform.FuseTIR(),
+            relax.transform.DeadCodeElimination(),
+            relax.transform.RewriteDataflowReshape(),
+            relax.transform.DeadCodeElimination(),
+        ]
+    )(module)
+
+
+@tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
+def _keep_apart(module: tvm.IRModule, _: Any) -> tvm.IRModule:
+    """Marks as opaque what puts the elements of a sum of products, or what follows it, elsewhere."""
+    sums, moved = set[Any](), set[Any]()
+    for block in module["main"].body.blocks:
+        for binding in block.bindings:
+            call = binding.value
+            if not isinstance(call, relax.Call) or getattr(call.op, "name", "") != "relax.call_tir":
+                continue
+            function, inputs = call.args[0], [a for a in call.args[1] if isinstance(a, relax.Var)]
+            pattern = int(module[function].attrs.get("op_pattern", _OPAQUE))
+            behind = any(a in sums for a in inputs)
+            if pattern == _FUSABLE or (pattern <= _BROADCAST and behind):
+                sums.add(binding.var)
+            elif pattern == _INJECTIVE and behind and len(inputs) == 1:
+                moved.add(function)
+    marked = {f: module[f].with_attr("op_pattern", _OPAQUE) for f in moved}
+    return tvm.IRModule({**dict(module.functions.items()), **marked})

@@ -1,0 +1,45 @@
+"""Fusion leaves sums of products their tiles."""
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from kernels import TARGET
+from torch import Tensor, nn
+from tvm import relax
+
+from autotune.api import as_source
+from autotune.build import compile_model
+from autotune.frontends.graph import lower
+from search.spaces import first_guess, template_of
+from search.spaces.contraction import ContractionSpace
+
+
+class Head(nn.Module):
+    """The end of a detector: boxes by place, not by channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(32, channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = torch.relu(self.convolution(x)).permute(0, 3, 2, 1)
+        return found.reshape(1, -1, 2)
+
+
+@pytest.mark.parametrize("channels", [32, 6])
+def test_what_is_moved_after_a_convolution_is_moved_by_a_kernel_of_its_own(channels: int) -> None:
+    torch.manual_seed(0)
+    net, x = Head(channels).eval(), torch.randn(1, 32, 9, 10)
+    model = lower(as_source(net, (x,)), TARGET)
+    convolution = next(t for t in model.tasks if "conv2d" in t.name)
+    assert "relu" in convolution.name
+    assert isinstance(template_of(convolution.workload, TARGET), ContractionSpace)
+    guesses = {t.workload.hash: first_guess(t.workload, TARGET) for t in model.tasks}
+    traces = {hash_: guess.trace for hash_, guess in guesses.items() if guess}
+    result = relax.VirtualMachine(compile_model(model, traces, TARGET), tvm.cpu())["main"](
+        tvm.runtime.tensor(x.numpy())
+    )
+    found = (result if hasattr(result, "numpy") else result[0]).numpy()
+    expected = net.double()(x.double()).detach().numpy()
+    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
