@@ -69,7 +69,8 @@ def _rewritten(node: Any, loops: tuple[Any, ...], arguments: Sequence[Any]) -> A
         case tirx.SeqStmt():
             parts = [_rewritten(part, loops, arguments) for part in node.seq]
             if any(p is not None for p in parts):
-                return tirx.SeqStmt([new or old for new, old in zip(parts, node.seq, strict=True)])
+                pairs = zip(parts, node.seq, strict=True)
+                return tirx.SeqStmt([old if new is None else new for new, old in pairs])
         case tirx.For() if _MARK in node.annotations:
             fetch = _fetch((*loops, node), arguments[int(node.annotations[_MARK])])
             return _with_body(node, tirx.SeqStmt([fetch, node.body]))
