@@ -8,7 +8,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from autotune.frontends.fold import Array, constant, count_uses, fold_constants, with_main
+from autotune.frontends.fold import Array, Bindings, constant, fold_constants, with_main
 
 _OPERATIONS = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
 
@@ -48,9 +48,7 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
 
     def __init__(self, module: tvm.IRModule) -> None:
         super().__init__(module)
-        main = module["main"]
-        self._uses = count_uses(main)
-        self._bound = {b.var: b.value for block in main.body.blocks for b in block.bindings}
+        self._bindings = Bindings(module["main"])
 
     def visit_call_(self, call: Any) -> Any:
         found = self._affine(call)
@@ -74,7 +72,8 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
         if name not in _OPERATIONS:
             return None
         for place in (0, 1):
-            value, inner = constant(expr.args[place]), self._inner(expr.args[1 - place])
+            value = constant(expr.args[place])
+            inner = self._affine(self._bindings.own(expr.args[1 - place]))
             if value is None or inner is None:
                 continue
             channels = len(inner.scale)
@@ -82,10 +81,6 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
                 spread = np.broadcast_to(value.astype(np.float64).reshape(-1), (channels,))
                 return inner.then(name, spread, value_first=place == 0)
         return None
-
-    def _inner(self, expr: Any) -> _Affine | None:
-        is_own = isinstance(expr, relax.Var) and self._uses[expr] == 1
-        return self._affine(self._bound.get(expr)) if is_own else None
 
 
 def fold_affine(module: tvm.IRModule) -> tvm.IRModule:

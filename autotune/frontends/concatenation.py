@@ -14,7 +14,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from autotune.frontends.fold import constant, count_uses, static_shape, with_main
+from autotune.frontends.fold import Bindings, constant, static_shape, tidied, with_main
 
 LEAST_CHANNELS = 16  # of a part: shorter sums are no work for a kernel of their own
 _CHANNELS = 1  # the axis
@@ -26,9 +26,7 @@ class _Splitter(PyExprMutator):  # type: ignore[misc]
 
     def __init__(self, module: tvm.IRModule) -> None:
         super().__init__(module)
-        main = module["main"]
-        self._uses = count_uses(main)
-        self._bound = {b.var: b.value for block in main.body.blocks for b in block.bindings}
+        self._bindings = Bindings(module["main"])
 
     def visit_call_(self, call: Any) -> Any:
         weight = constant(call.args[1]) if _is(call, "relax.nn.conv2d") else None
@@ -51,7 +49,7 @@ class _Splitter(PyExprMutator):  # type: ignore[misc]
 
     def _own(self, expr: Any, operator: str) -> Any:
         """The call of this operator that a variable stands for, if nothing else uses it."""
-        value = self._bound.get(expr) if isinstance(expr, relax.Var) and self._uses[expr] == 1 else None
+        value = self._bindings.own(expr)
         return value if _is(value, operator) else None
 
     def _parts(self, expr: Any) -> list[Any]:
@@ -60,7 +58,7 @@ class _Splitter(PyExprMutator):  # type: ignore[misc]
         if value is None or value.attrs.axis is None or int(value.attrs.axis) != _CHANNELS:
             return []
         joined = value.args[0]
-        return list((self._bound[joined] if isinstance(joined, relax.Var) else joined).fields)
+        return list(self._bindings.of.get(joined, joined).fields)
 
 
 def _is(expr: Any, operator: str) -> bool:
@@ -82,6 +80,4 @@ def _pays(parts: list[Any], call: Any) -> bool:
 def split_concatenations(module: tvm.IRModule) -> tvm.IRModule:
     """Splits the convolutions in ``main`` whose only input is a concatenation that nothing else needs."""
     main = _Splitter(module).visit_expr(module["main"])
-    split = with_main(module, main)
-    # A name for a name would be where the layout's conversion ends.
-    return relax.transform.DeadCodeElimination()(relax.transform.CanonicalizeBindings()(split))
+    return tidied(with_main(module, main))  # the layout's conversion ends at names for names

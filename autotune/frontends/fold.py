@@ -65,7 +65,23 @@ def constant(expr: Any) -> Array | None:
     return None
 
 
-def count_uses(function: Any) -> Counter[Any]:
+class Bindings:
+    """What the variables of a function stand for, as it was when this was made.
+
+    Attributes:
+        of: By variable.
+    """
+
+    def __init__(self, function: Any) -> None:
+        self.of = {b.var: b.value for block in function.body.blocks for b in block.bindings}
+        self._uses = _count_uses(function)
+
+    def own(self, expr: Any) -> Any:
+        """What a variable stands for that is used once; None for anything else."""
+        return self.of.get(expr) if isinstance(expr, relax.Var) and self._uses[expr] == 1 else None
+
+
+def _count_uses(function: Any) -> Counter[Any]:
     """How often each variable is used, over the whole function."""
     uses: Counter[Any] = Counter()
 
@@ -125,7 +141,10 @@ class _Folder(PyExprMutator):  # type: ignore[misc]
 def fold_constants(mod: tvm.IRModule) -> tvm.IRModule:
     """Evaluates what depends on constants only in ``main``, and drops what is then unused."""
     main = _Folder(mod).visit_expr(mod["main"])
-    mod = with_main(mod, main)
-    return tvm.transform.Sequential(
-        [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination()]
-    )(mod)
+    return tidied(with_main(mod, main))
+
+
+def tidied(module: tvm.IRModule) -> tvm.IRModule:
+    """The module without names for names, and without what is not used."""
+    passes = [relax.transform.CanonicalizeBindings(), relax.transform.DeadCodeElimination()]
+    return tvm.transform.Sequential(passes)(module)

@@ -9,7 +9,8 @@ from typing import Any
 import tvm
 from tvm import relax
 
-_BROADCAST, _INJECTIVE, _FUSABLE, _OPAQUE = 1, 2, 4, 8  # TVM's patterns of operators
+FUSABLE = 4  # TVM's kOutEWiseFusable: what follows element by element joins this kernel
+_BROADCAST, _INJECTIVE, _OPAQUE = 1, 2, 8  # other patterns of operators
 
 
 def fuse(module: tvm.IRModule) -> tvm.IRModule:
@@ -39,7 +40,7 @@ def _keep_apart(module: tvm.IRModule, _: Any) -> tvm.IRModule:
             function, inputs = call.args[0], [a for a in call.args[1] if isinstance(a, relax.Var)]
             pattern = int(module[function].attrs.get("op_pattern", _OPAQUE))
             behind = any(a in sums for a in inputs)
-            if pattern == _FUSABLE or (pattern <= _BROADCAST and behind):
+            if pattern == FUSABLE or (pattern <= _BROADCAST and behind):
                 sums.add(binding.var)
             elif pattern == _INJECTIVE and behind and len(inputs) == 1:
                 moved.add(function)

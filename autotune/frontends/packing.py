@@ -21,12 +21,12 @@ from tvm.target import Target
 
 from autotune.frontends import winograd
 from autotune.frontends.fold import Array, constant, static_shape
+from autotune.frontends.fusion import FUSABLE
 from search.vectors import Vectors
 
 _FLOATS = ("float32", "float64", "float16")
 _TILES = range(4, 30)  # columns that share the weights loaded for them, and whose sums fit the registers
 _LEAST_SHARE = 4  # of a vector, a fourth: with fewer channels, terms are what vectors should hold
-_FUSABLE = 4  # TVM's kOutEWiseFusable: what follows element by element joins this kernel
 
 
 @mutator
@@ -129,7 +129,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         return np.ascontiguousarray(np.moveaxis(blocked, -2, 0))
 
     def _emit(self, function: Any, name: str, x: Any, packed: Array) -> Any:
-        attributes = {"op_pattern": _FUSABLE}
+        attributes = {"op_pattern": FUSABLE}
         weight = relax.const(packed, str(packed.dtype))  # by default, doubles would become singles
         return self.builder_.call_te(function, x, weight, primfunc_name_hint=name, primfunc_attrs=attributes)
 

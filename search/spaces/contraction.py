@@ -106,7 +106,7 @@ def analyse(module: tvm.IRModule) -> Contraction:
         padding=tuple(str(schedule.get(b).name_hint) for b in schedule.get_producers(core)),
         after=after,
         beside=tuple(n for n in blocks if n not in {sums[0], *after, *before}),
-        weights=_position(module["main"].params, shared),
+        weights=argument_of(module, shared) if len(shared) == 1 else None,
         weight_bytes=sum(_bytes(r.source) for r in shared),
         input_bytes=sum(_bytes(r.source) for r in block.reads if r not in shared),
         channelwise=all(
@@ -152,10 +152,10 @@ def _channel(region: Any, reduced: Sequence[Any]) -> Any:
     return analyzer.simplify(region.region[-1].min)
 
 
-def _position(arguments: Sequence[Any], regions: Sequence[Any]) -> int | None:
-    """Of the argument that the only region is of."""
-    places = [n for r in regions for n, a in enumerate(arguments) if r.source.same_as(a)]
-    return places[0] if len(regions) == len(places) == 1 else None
+def argument_of(module: tvm.IRModule, regions: Sequence[Any]) -> int | None:
+    """Position of the first of a kernel's arguments that one of the regions is of."""
+    arguments = enumerate(module["main"].params)
+    return next((n for n, a in arguments if any(r.source.same_as(a) for r in regions)), None)
 
 
 def _bytes(buffer: Any) -> int:
@@ -335,12 +335,11 @@ class ContractionSpace(TiledSpace):
             yo, ym = s.split(yo, [None, rows])
             tiles = [*outer, yo, co, ym, xo]
         s.reorder(*tiles, *inner)
-        first = reduced[0] if len(reduced) > 1 else ko
         if self._fetched is not None and int(s.get(co).extent) > 1:
             again = (rows if order == "inputs" else int(s.get(yo).extent)) * int(s.get(xo).extent)
             used = about.weight_bytes * n * self._lanes // about.spatial[-1]
-            marked = ahead.mark(s, ko, again * math.prod(about.reduced[:-1]), used, self._fetched)
-            first = reduced[0] if len(reduced) > 1 else marked
+            ko = ahead.mark(s, ko, again * math.prod(about.reduced[:-1]), used, self._fetched)
+        first = reduced[0] if len(reduced) > 1 else ko
         self._end(s, core, last, tiles, first, (ki, yi, xi, ci), lane)
 
     def _spread(self, s: Schedule, block: Any) -> None:

@@ -59,17 +59,14 @@ class WinogradSpace(TemplateSpace):
         self._out = int(inverse.iter_vars[0].dom.extent), int(output.annotations[OUT])
         _, _, images, down, across, outputs, inputs = (int(v.dom.extent) for v in product.iter_vars)
         self._tiles = images * down * across
-        self._weights = next(
-            n for n, argument in enumerate(schedule.mod["main"].params)
-            if any(r.source.same_as(argument) for r in product.reads)
-        )  # fmt: skip
-        self._weight_bytes = np.dtype(workload.args[self._weights].dtype).itemsize
+        weights = contraction.argument_of(schedule.mod, product.reads)
+        self._fetched = weights if ahead.pays(self._tiles) else None
+        self._itemsize = np.dtype(workload.args[-1].dtype).itemsize
         self._vectors = Vectors.of(target, workload.args[-1].dtype)
         self._lanes = int(np.gcd(outputs, self._vectors.lanes))
         self._input_lanes = int(np.gcd(inputs, self._vectors.lanes))
-        self._ahead = ahead.pays(self._tiles)
         lanes = self._lanes
-        registers = self._vectors.registers - (ahead.SPARE if self._ahead else 0)
+        registers = self._vectors.registers - (0 if self._fetched is None else ahead.SPARE)
         knobs: dict[str, tuple[Value, ...]] = {
             "n": contraction.VECTORS,
             "y": contraction.ROWS,
@@ -104,7 +101,7 @@ class WinogradSpace(TemplateSpace):
 
     def _transform_inputs(self, s: Schedule) -> None:
         tiles, rows = s.get_sblock(TILES), s.get_sblock(ROWS)
-        s.storage_align(tiles, 0, 1, _PAGE // self._weight_bytes, _APART // self._weight_bytes)
+        self._set_apart(s, tiles)
         a, b, image, p, q, channels = s.get_loops(tiles)
         outer, lane = s.split(channels, [None, self._input_lanes])
         s.reorder(image, p, q, outer, a, b, lane)
@@ -113,7 +110,7 @@ class WinogradSpace(TemplateSpace):
 
     def _multiply(self, s: Schedule, n: int, y: int, x: int) -> None:
         product = s.get_sblock(PRODUCT)
-        s.storage_align(product, 0, 1, _PAGE // self._weight_bytes, _APART // self._weight_bytes)
+        self._set_apart(s, product)
         stored = s.cache_write(product, 0, "local")
         a, b, image, p, q, channels, k = s.get_loops(product)
         po, pi = s.split(p, [None, y])
@@ -122,9 +119,9 @@ class WinogradSpace(TemplateSpace):
         depth = int(s.get(k).extent)
         ko, ki = s.split(k, [None, _UNROLL if depth % _UNROLL == 0 else 1])
         s.reorder(a, b, image, co, po, qo, ko, ki, pi, qi, ci, lane)
-        if self._ahead:
-            used = n * self._lanes * depth * self._weight_bytes
-            ko = ahead.mark(s, ko, self._tiles // (y * x), used, self._weights)
+        if self._fetched is not None:
+            used = n * self._lanes * depth * self._itemsize
+            ko = ahead.mark(s, ko, self._tiles // (y * x), used, self._fetched)
         s.reverse_compute_at(stored, qo, preserve_unit_loops=True)
         self._write_out(s, [ki, pi, qi, ci, lane])
         *others, last = s.get_loops(stored)[-6:]
@@ -150,6 +147,10 @@ class WinogradSpace(TemplateSpace):
         s.compute_at(block, at, preserve_unit_loops=True)
         s.parallel(s.fuse(*tiles))
         self._write_out(s, s.get_loops(block)[-own:])
+
+    def _set_apart(self, s: Schedule, block: Any) -> None:
+        """The planes of what a block writes, one for each place in a tile."""
+        s.storage_align(block, 0, 1, _PAGE // self._itemsize, _APART // self._itemsize)
 
     @staticmethod
     def _write_out(s: Schedule, loops: list[Any]) -> None:

@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 import torch
-import tvm
 from kernels import TARGET
+from running import outputs_of
 from torch import Tensor, nn
-from tvm import relax
 
 from autotune.api import as_source
-from autotune.build import compile_model
 from autotune.frontends.graph import Model, lower
 
 
@@ -48,9 +46,7 @@ def test_parts_are_convolved_apart_and_added(parts: tuple[int, ...], pooling: bo
     model, x = lowered(net)
     assert not joins(model)
     assert sum("transpose" in t.name for t in model.tasks) <= 2  # at the ends: all else is channels last
-    machine = relax.VirtualMachine(compile_model(model, {}, TARGET), tvm.cpu())
-    result = machine["main"](tvm.runtime.tensor(x.numpy()))
-    found = (result if hasattr(result, "numpy") else result[0]).numpy()
+    (found,) = outputs_of(model, {}, x.numpy())
     expected = net.double()(x.double()).detach().numpy()
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 

@@ -6,14 +6,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
-import tvm
 from kernels import TARGET, matmul
 from networks import save_onnx, tiny
 from onnx import helper
-from tvm import relax
+from running import outputs_of
 
-from autotune.artifact import flatten
-from autotune.build import compile_model
 from autotune.errors import BadInput, BadModel, DynamicInput, ModelNotFound, UnsupportedModel
 from autotune.examples import EXAMPLES, build_example
 from autotune.frontends import load_model
@@ -29,11 +26,9 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "models"
 def run_untuned(source: SourceModel) -> float:
     """Compiles with plain loops and runs; returns the error against the original."""
     model = lower(source, TARGET)
-    machine = relax.VirtualMachine(compile_model(model, {}, TARGET).jit(), tvm.cpu())
     inputs = random_inputs(source.inputs)
-    outputs = flatten(machine["main"](*(tvm.runtime.tensor(i) for i in inputs)))
-    expected = source.reference(inputs)
-    return max(relative_error(o.numpy(), e) for o, e in zip(outputs, expected, strict=True))
+    outputs, expected = outputs_of(model, {}, *inputs), source.reference(inputs)
+    return max(relative_error(o, e) for o, e in zip(outputs, expected, strict=True))
 
 
 def operators(source: SourceModel) -> str:

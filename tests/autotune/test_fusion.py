@@ -3,13 +3,11 @@
 import numpy as np
 import pytest
 import torch
-import tvm
 from kernels import TARGET
+from running import outputs_of
 from torch import Tensor, nn
-from tvm import relax
 
 from autotune.api import as_source
-from autotune.build import compile_model
 from autotune.frontends.graph import lower
 from search.spaces import first_guess, template_of
 from search.spaces.contraction import ContractionSpace
@@ -37,9 +35,6 @@ def test_what_is_moved_after_a_convolution_is_moved_by_a_kernel_of_its_own(chann
     assert isinstance(template_of(convolution.workload, TARGET), ContractionSpace)
     guesses = {t.workload.hash: first_guess(t.workload, TARGET) for t in model.tasks}
     traces = {hash_: guess.trace for hash_, guess in guesses.items() if guess}
-    result = relax.VirtualMachine(compile_model(model, traces, TARGET), tvm.cpu())["main"](
-        tvm.runtime.tensor(x.numpy())
-    )
-    found = (result if hasattr(result, "numpy") else result[0]).numpy()
+    (found,) = outputs_of(model, traces, x.numpy())
     expected = net.double()(x.double()).detach().numpy()
     assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()

@@ -12,10 +12,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from kernels import TARGET
 from numpy.typing import NDArray
+from running import outputs_of
 from tvm import relax
 
-from autotune.artifact import flatten
-from autotune.build import compile_model
 from autotune.frontends.fold import constant
 from autotune.frontends.graph import lower
 from autotune.frontends.model import ModelInput, SourceModel
@@ -223,9 +222,8 @@ def check_with_schedules(case: Case, seed: int) -> None:
         drawn[guess.workload] = space.realize(space.sample(rng), rng)
     for chosen in (first, drawn):
         traces = {hash_: c.trace for hash_, c in chosen.items() if c}
-        machine = relax.VirtualMachine(compile_model(model, traces, TARGET).jit(), tvm.cpu())
-        (actual,) = flatten(machine["main"](tvm.runtime.tensor(x)))
-        assert relative_error(actual.numpy(), expected) <= tolerance(case.dtype, case.reduction)
+        (actual,) = outputs_of(model, traces, x)
+        assert relative_error(actual, expected) <= tolerance(case.dtype, case.reduction)
 
 
 @settings(max_examples=10, deadline=None)
