@@ -24,8 +24,6 @@ from tvm.tirx.analysis import undefined_vars
 LINE_BYTES = 64
 LINES = 16  # fetched together: of many more, some are late, and loads wait behind them
 
-SPARE = 4  # vector registers: with fewer left, LLVM keeps sums in memory where a loop is around the innermost
-
 _MARK = "autotune.fetch_ahead"
 _LEVEL = 3  # of the caches, as LLVM counts locality: the first, from which lines fall into the second
 _RARE = 1024  # rows that use the same weights: with more, fetching is some percent of the work at most

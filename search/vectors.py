@@ -7,6 +7,8 @@ from tvm.target import Target
 from tvm.target.codegen import llvm_get_vector_width, target_has_features
 
 BALANCED = 1.05
+SPARE = 4  # registers: with fewer left, LLVM keeps sums in memory where a loop is around the innermost
+_FEW = 4  # rows: whatever their number, weights are what takes the time
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,43 @@ class Vectors:
             bits, registers = 256 if target_has_features("avx", target) else 128, 16
         lanes = max(1, bits // int("".join(c for c in dtype if c.isdigit()) or 32))
         return cls(lanes, registers, int(target.attrs.get("num-cores", 1)))
+
+    def needed(self, vectors: int, rows: int) -> int:
+        """Registers for a tile of so many vectors by rows: its sums, weights, and an input for all of a row."""
+        return vectors * rows + vectors + (rows > 1)
+
+    def cycles(self, vectors: int, rows: int, inputs: int | None = None) -> float:
+        """Half cycles for a term of each sum of a tile.
+
+        There are two additions and two loads a cycle, an addition takes four, and weights come from the second
+        level of caches, a vector a cycle.
+
+        Args:
+            inputs: How many are loaded for a term; None for one a row.
+        """
+        sums = vectors * rows
+        return max(sums, vectors + (inputs or rows), 2 * vectors, 8) / sums
+
+    def filled(self, rows: int, others: int = 1) -> int:
+        """To how many rows to fill up, so that they can be cut into tiles that make good use of what they load.
+
+        Args:
+            others: Rows beside each of these that a tile may take in as well, such as lines of an image.
+        """
+        if rows < _FEW:
+            return rows
+
+        def cost(count: int) -> float:
+            tiles = (
+                self.cycles(n, x * y)
+                for x in range(1, min(count, self.registers) + 1)
+                for y in range(1, min(others, 8) + 1)
+                for n in range(1, 9)
+                if count % x == 0 and others % y == 0 and self.needed(n, x * y) <= self.registers - SPARE
+            )
+            return count * min(tiles, default=1.0)
+
+        return min(range(rows, rows + rows // 8 + 2), key=lambda n: (cost(n), n))
 
     def spread(self, extents: Sequence[int]) -> tuple[int, float]:
         """How many of the outermost loops to run in parallel, as one, so that cores have equally much to do.

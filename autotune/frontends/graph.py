@@ -87,7 +87,7 @@ def lower(source: SourceModel, target: Target) -> Model:
     check_sizes(source.module, source.name)
     module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
     module = to_channels_last(split_concatenations(fold_affine(module)))
-    module = pack_weights(vectorize_math(module), target)
+    module = pack_weights(vectorize_math(module, target), target)
     with target:
         module = fuse(relax.transform.LegalizeOps()(module))
     calls = _calls(module, source.name)

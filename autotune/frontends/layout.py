@@ -1,49 +1,360 @@
-"""Channels-last layout for the whole graph.
+"""Channels-last layout for the whole graph, and transpositions only where something needs them.
 
-``ConvertLayout`` carries a layout through an operator only where that operator says how. Activations with
-attributes do not, so each would be wrapped in two transposes and kept from fusing with its convolution
-(half of MobileNetV2's time). They are written as minimum, maximum and multiplication first, which do.
+A convolution wants its channels last: the inner loop is then a vector of output channels, which is what CPUs'
+vector units want. So each takes its input and leaves its output that way. That the model has its channels
+second is kept as a note beside the tensor (``_View``), not computed: operators that do not care about the
+order of dimensions work on the tensor as it lies, and a transposition in the model only changes the note. What
+does care gets a transposed copy, one for all who ask.
+
+TVM's ``ConvertLayout`` does this for some operators and puts two transpositions around each other one, which
+keeps it from fusing with its convolution: a hard swish, a clip, a channel shuffle, a layer norm.
 """
 
-import math
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import numpy as np
 import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from autotune.frontends.fold import fold_constants, with_main
+from autotune.frontends.fold import constant, fold_constants, static_shape, with_main
 
-_CHANNELS_LAST = {"relax.nn.conv2d": ["NHWC", "HWIO"]}
+Order = tuple[int, ...]
+"""For each dimension of a tensor that is there, the dimension of the model's tensor that it is."""
+
+_ELEMENTWISE = {
+    f"relax.{name}"
+    for name in (
+        "abs acos acosh add asin asinh astype atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor ceil "
+        "clip cos cosh divide equal erf exp floor floor_divide floor_mod greater greater_equal isfinite isinf "
+        "isnan less less_equal log logical_and logical_not logical_or logical_xor maximum minimum mod multiply "
+        "negative not_equal power round rsqrt sigmoid sign sin sinh sqrt square subtract tan tanh trunc where "
+        "nn.gelu nn.gelu_tanh nn.leakyrelu nn.relu nn.relu6 nn.selu nn.silu nn.softplus"
+    ).split()
+}
+_STATISTICS = {f"relax.{name}" for name in ("max", "mean", "min", "prod", "std", "sum", "variance")}
+_ALONG_ONE_AXIS = {"relax.nn.log_softmax", "relax.nn.prelu", "relax.nn.softmax"}
+_RESHAPES = {"relax.expand_dims", "relax.flatten", "relax.reshape", "relax.squeeze"}
+_CONVOLUTIONS = {f"relax.nn.conv{n}d" for n in (1, 2, 3)}
+_IMAGES = {"relax.image.resize2d"} | {
+    f"relax.nn.{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg") for n in (1, 2, 3)
+}
+
+
+@dataclass(frozen=True)
+class _View:
+    """A tensor of the model, and the one that is there for it, with its dimensions in this order."""
+
+    tensor: Any
+    order: Order
+
+    def place(self, axis: int) -> int:
+        """Where an axis of the model's tensor lies; negative ones count from the end."""
+        return self.order.index(axis % len(self.order))
 
 
 @mutator
-class _Activations(PyExprMutator):  # type: ignore[misc]
-    """Rewrites clip, relu6 and leaky relu."""
+class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
+    """Rewrites ``main``. A rule takes a call of the model and gives what is there for its result, if it can."""
 
-    def visit_call_(self, call: Any) -> Any:
-        call = self.visit_expr_post_order(call)
-        match getattr(call.op, "name", None):
-            case "relax.clip":
-                lowest, highest = (float(a.value) for a in call.args[1:])
-                return self._clip(call.args[0], lowest, highest)
-            case "relax.nn.relu6":
-                return self._clip(call.args[0], 0.0, 6.0)
-            case "relax.nn.leakyrelu" if call.attrs.alpha <= 1:
-                x = call.args[0]
-                slope = relax.const(float(call.attrs.alpha), str(x.ty.dtype))
-                return relax.op.maximum(x, self.builder_.emit(relax.op.multiply(x, slope)))
-        return call
+    def __init__(self, module: tvm.IRModule) -> None:
+        super().__init__(module)
+        self._views: dict[Any, _View] = {}
+        self._tuples: dict[Any, tuple[_View, ...]] = {}
+        self._copies: dict[tuple[Any, Order], Any] = {}
 
-    def _clip(self, x: Any, lowest: float, highest: float) -> Any:
-        dtype = str(x.ty.dtype)
-        if math.isfinite(lowest):
-            x = self.builder_.emit(relax.op.maximum(x, relax.const(lowest, dtype)))
-        return relax.op.minimum(x, relax.const(highest, dtype)) if math.isfinite(highest) else x
+    def visit_var_binding_(self, binding: Any) -> None:
+        view = self._view(binding.value)
+        if view is None:
+            super().visit_var_binding_(binding)
+        elif isinstance(view, tuple):
+            self._tuples[binding.var] = view
+        elif isinstance(binding.var, relax.DataflowVar):
+            self._views[binding.var] = view
+        else:  # an output
+            super().visit_var_binding_(relax.VarBinding(binding.var, self._ordered(view, _natural(view))))
+
+    def visit_dataflow_var_(self, var: Any) -> Any:
+        if (parts := self._tuples.get(var)) is not None:
+            return relax.Tuple([self._ordered(part, _natural(part)) for part in parts])
+        if (view := self._views.get(var)) is not None:
+            return self._ordered(view, _natural(view))
+        return super().visit_dataflow_var_(var)
+
+    def _view(self, value: Any) -> _View | tuple[_View, ...] | None:
+        if isinstance(value, relax.TupleGetItem) and (parts := self._tuples.get(value.tuple_value)):
+            return parts[value.index]
+        if not isinstance(value, relax.Call) or not all(static_shape(t) is not None for t in _tensors(value.ty)):
+            return None
+        name = str(getattr(value.op, "name", ""))
+        rule = next((rule for names, rule in self._RULES if name in names), None)
+        return rule(self, value) if rule else None
+
+    # Rules
+
+    def _convolution(self, call: Any) -> _View | None:
+        rank = len(_shape(call))
+        spatial = "DHW"[5 - rank :]
+        if call.attrs.data_layout != f"NC{spatial}" or call.attrs.kernel_layout != f"OI{spatial}":
+            return None
+        x = self._get(call.args[0], _last(rank))
+        weight = self._get(call.args[1], (*range(2, rank), 1, 0))
+        attrs = _changed(
+            call.attrs,
+            data_layout=f"N{spatial}C", out_layout=f"N{spatial}C", kernel_layout=f"{spatial}IO",
+        )  # fmt: skip
+        return self._made(call, [x, weight], attrs, _last(rank))
+
+    def _image(self, call: Any) -> _View | None:
+        rank = len(_shape(call))
+        spatial = "DHW"[5 - rank :]
+        if call.attrs.layout != f"NC{spatial}" or self._known(call.args[0]) is None:
+            return None
+        # Pooling has a layout for its output besides.
+        layouts = {n: f"N{spatial}C" for n in ("layout", "out_layout") if hasattr(call.attrs, n)}
+        x = self._get(call.args[0], _last(rank))
+        return self._made(call, [x, *call.args[1:]], _changed(call.attrs, **layouts), _last(rank))
+
+    def _elementwise(self, call: Any) -> _View | None:
+        shape = _shape(call)
+        views = (self._views.get(a) for a in call.args if _shape(a) == shape)
+        order = next((v.order for v in views if v), None)
+        if order is None:
+            return None
+        return self._made(call, [self._broadcast(a, order) for a in call.args], call.attrs, order)
+
+    def _transposition(self, call: Any) -> _View | None:
+        if constant(call.args[0]) is not None:
+            return None
+        view = self._known(call.args[0]) or _View(self.visit_expr(call.args[0]), _natural(call.args[0]))
+        axes = call.attrs.axes
+        turned = [int(a) % len(view.order) for a in axes] if axes is not None else [*reversed(range(len(view.order)))]
+        return _View(view.tensor, tuple(turned.index(o) for o in view.order))
+
+    def _statistic(self, call: Any) -> _View | None:
+        view, axes = self._known(call.args[0]), call.attrs.axis
+        if view is None or axes is None:
+            return None
+        reduced = {int(a) % len(view.order) for a in axes}
+        attrs = _changed(call.attrs, axis=sorted(view.order.index(a) for a in reduced))
+        kept = view.order if call.attrs.keepdims else _ranks([o for o in view.order if o not in reduced])
+        return self._made(call, [view.tensor], attrs, kept)
+
+    def _along_one_axis(self, call: Any) -> _View | None:
+        view = self._known(call.args[0])
+        if view is None:
+            return None
+        attrs = _changed(call.attrs, axis=view.place(int(call.attrs.axis)))
+        return self._made(call, [view.tensor, *map(self.visit_expr, call.args[1:])], attrs, view.order)
+
+    def _layer_norm(self, call: Any) -> _View | None:
+        """If the axes lie in the order of the scale's and shift's."""
+        view = self._known(call.args[0])
+        places = [view.place(int(a)) for a in call.attrs.axes] if view else []
+        if view is None or places != sorted(places):
+            return None
+        arguments = [view.tensor, *map(self.visit_expr, call.args[1:])]
+        return self._made(call, arguments, _changed(call.attrs, axes=places), view.order)
+
+    def _group_norm(self, call: Any) -> _View | None:
+        view = self._known(call.args[0])
+        if view is None:
+            return None
+        attrs = _changed(
+            call.attrs,
+            channel_axis=view.place(int(call.attrs.channel_axis)),
+            axes=sorted(view.place(int(a)) for a in call.attrs.axes),
+        )
+        return self._made(call, [view.tensor, *map(self.visit_expr, call.args[1:])], attrs, view.order)
+
+    def _concatenation(self, call: Any) -> _View | None:
+        joined = call.args[0]
+        parts = list(joined.fields) if isinstance(joined, relax.Tuple) else []
+        view = next((v for v in map(self._known, parts) if v), None)
+        if view is None or call.attrs.axis is None:
+            return None
+        tensors = relax.Tuple([self._get(part, view.order) for part in parts])
+        return self._made(call, [tensors], _changed(call.attrs, axis=view.place(int(call.attrs.axis))), view.order)
+
+    def _split(self, call: Any) -> tuple[_View, ...] | None:
+        view = self._known(call.args[0])
+        if view is None:
+            return None
+        made = self._made(call, [view.tensor], _changed(call.attrs, axis=view.place(int(call.attrs.axis))), view.order)
+        parts = range(len(call.ty.fields))
+        return tuple(_View(self.builder_.emit(relax.TupleGetItem(made.tensor, n)), view.order) for n in parts)
+
+    def _slice(self, call: Any) -> _View | None:
+        view = self._known(call.args[0])
+        if view is None or not isinstance(call.args[1], relax.Tuple):
+            return None
+        axes = relax.Tuple([tvm.tirx.IntImm("int64", view.place(int(a))) for a in call.args[1].fields])
+        return self._made(call, [view.tensor, axes, *call.args[2:]], call.attrs, view.order)
+
+    def _take(self, call: Any) -> _View | None:
+        """One of an axis, or some."""
+        view, rank = self._known(call.args[0]), len(_shape(call.args[1]))
+        if view is None or call.attrs.axis is None or rank > 1:
+            return None
+        axis = int(call.attrs.axis) % len(view.order)
+        order = view.order if rank else _ranks([o for o in view.order if o != axis])
+        arguments = [view.tensor, self.visit_expr(call.args[1])]
+        return self._made(call, arguments, _changed(call.attrs, axis=view.place(axis)), order)
+
+    def _padding(self, call: Any) -> _View | None:
+        view = self._known(call.args[0])
+        if view is None:
+            return None
+        widths = [int(w) for w in call.attrs.pad_width]
+        moved = [w for o in view.order for w in widths[2 * o : 2 * o + 2]]
+        return self._made(call, [view.tensor, *call.args[1:]], _changed(call.attrs, pad_width=moved), view.order)
+
+    def _product(self, call: Any) -> _View | None:
+        """By a matrix, if the dimension that is summed over lies innermost."""
+        view = self._known(call.args[0])
+        if view is None or view.order[-1] != len(view.order) - 1 or len(_shape(call.args[1])) != 2:
+            return None
+        return self._made(call, [view.tensor, self.visit_expr(call.args[1])], call.attrs, view.order)
+
+    def _reshape(self, call: Any) -> _View | None:
+        """Dimensions split, and merged where they lie beside each other; else they are brought there."""
+        view = self._known(call.args[0])
+        groups = _groups(_shape(call.args[0]), _shape(call)) if view else None
+        if view is None or groups is None:
+            return None
+        # The innermost stays so: vectors are along it. All else goes back to the model's order if it must.
+        named = [o for o in view.order if any(o in before for before, _ in groups)]
+        if _flat(sorted((b for b, _ in groups), key=lambda b: named.index(b[0]))) != named:
+            inner = next((g for g in groups if named[-1] in g[0]), None)
+            groups = [*(g for g in groups if g is not inner), *([inner] if inner else [])]
+            if groups == sorted(groups):
+                return None
+        else:
+            groups = sorted(groups, key=lambda g: named.index(g[0][0]))
+        units = [n for n in range(len(view.order)) if n not in named]
+        x = self._get(call.args[0], (*units, *_flat([b for b, _ in groups])))
+        after = _flat([a for _, a in groups])
+        order = (*(n for n in range(len(_shape(call))) if n not in after), *after)
+        return _View(self.builder_.emit(relax.op.reshape(x, [_shape(call)[o] for o in order])), order)
+
+    _RULES: ClassVar[list[tuple[set[str], Callable[..., Any]]]] = [
+        (_CONVOLUTIONS, _convolution),
+        (_IMAGES, _image),
+        (_ELEMENTWISE, _elementwise),
+        ({"relax.permute_dims"}, _transposition),
+        (_STATISTICS, _statistic),
+        (_ALONG_ONE_AXIS, _along_one_axis),
+        ({"relax.nn.layer_norm"}, _layer_norm),
+        ({"relax.nn.group_norm", "relax.nn.instance_norm"}, _group_norm),
+        ({"relax.concat"}, _concatenation),
+        ({"relax.split"}, _split),
+        ({"relax.strided_slice"}, _slice),
+        ({"relax.take"}, _take),
+        ({"relax.nn.pad"}, _padding),
+        ({"relax.matmul"}, _product),
+        (_RESHAPES, _reshape),
+    ]
+
+    # What rules are made of
+
+    def _known(self, expr: Any) -> _View | None:
+        return self._views.get(expr) if isinstance(expr, relax.Var) else None
+
+    def _made(self, call: Any, arguments: Sequence[Any], attrs: Any, order: Order) -> _View:
+        return _View(self.builder_.emit(relax.Call(call.op, list(arguments), attrs, call.ty_args)), order)
+
+    def _get(self, expr: Any, order: Order) -> Any:
+        """A tensor of the model with its dimensions in this order."""
+        if (value := constant(expr)) is not None:
+            return relax.const(np.ascontiguousarray(value.transpose(order)), str(value.dtype))
+        return self._ordered(self._known(expr) or _View(self.visit_expr(expr), _natural(expr)), order)
+
+    def _ordered(self, view: _View, order: Order) -> Any:
+        if view.order == order:
+            return view.tensor
+        key = (view.tensor, order)
+        if key not in self._copies:
+            self._copies[key] = self.builder_.emit(_transposed(view, order))
+        return self._copies[key]
+
+    def _broadcast(self, expr: Any, order: Order) -> Any:
+        """An argument of an operator whose result has its dimensions in this order."""
+        if not isinstance(expr.ty, relax.TensorType):
+            return self.visit_expr(expr)
+        shape = _shape(expr)
+        missing = len(order) - len(shape)
+        if not shape or not missing:
+            return self._get(expr, order) if shape else self.visit_expr(expr)
+        if (value := constant(expr)) is not None:
+            wide = value.reshape((1,) * missing + shape)
+            return relax.const(np.ascontiguousarray(wide.transpose(order)), str(value.dtype))
+        wide = self.builder_.emit(relax.op.reshape(self.visit_expr(expr), (1,) * missing + shape))
+        return self._ordered(_View(wide, tuple(range(len(order)))), order)
+
+
+def _natural(tensor: Any) -> Order:
+    return tuple(range(len(tensor.order) if isinstance(tensor, _View) else len(_shape(tensor))))
+
+
+def _last(rank: int) -> Order:
+    """Channels last, of a tensor that has them second."""
+    return (0, *range(2, rank), 1)
+
+
+def _shape(expr: Any) -> tuple[int, ...]:
+    return static_shape(expr.ty) or ()
+
+
+def _tensors(kind: Any) -> list[Any]:
+    return list(kind.fields) if isinstance(kind, relax.TupleType) else [kind]
+
+
+def _ranks(values: Sequence[int]) -> Order:
+    return tuple(sorted(values).index(v) for v in values)
+
+
+def _flat(lists: Sequence[Sequence[int]]) -> list[int]:
+    return [n for inner in lists for n in inner]
+
+
+def _changed(attrs: Any, **fields: Any) -> Any:
+    """The same attributes but for some."""
+    about = type(attrs).__tvm_ffi_type_info__
+    return tvm.ir.make_node(about.type_key, **{f.name: getattr(attrs, f.name) for f in about.fields} | fields)
+
+
+def _transposed(view: _View, order: Order) -> Any:
+    """The tensor that is there in another order; where only dimensions of extent 1 move, nothing does."""
+    shape, axes = _shape(view.tensor), [view.order.index(o) for o in order]
+    moved = [a for a in axes if shape[a] > 1]
+    if moved == sorted(moved):
+        return relax.op.reshape(view.tensor, [shape[a] for a in axes])
+    return relax.op.permute_dims(view.tensor, axes)
+
+
+def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]] | None:
+    """Which dimensions a reshape makes of which, those of extent 1 left out; None for an empty tensor."""
+    if 0 in before:
+        return None
+    groups: list[tuple[list[int], list[int]]] = []
+    left, right = ([n for n, d in enumerate(shape) if d > 1] for shape in (before, after))
+    while left and right:
+        ours, theirs = [left.pop(0)], [right.pop(0)]
+        a, b = before[ours[0]], after[theirs[0]]
+        while a != b:
+            if a < b:
+                ours.append(left.pop(0))
+                a *= before[ours[-1]]
+            else:
+                theirs.append(right.pop(0))
+                b *= after[theirs[-1]]
+        groups.append((ours, theirs))
+    return groups
 
 
 def to_channels_last(module: tvm.IRModule) -> tvm.IRModule:
-    """Moves convolutions, and what lies between them, to NHWC; weights are transposed at once."""
-    main = _Activations(module).visit_expr(module["main"])
-    converted = relax.transform.ConvertLayout(_CHANNELS_LAST)(with_main(module, main))
-    return fold_constants(converted)
+    """Moves convolutions to channels-last, and what lies between them; weights are transposed at once."""
+    main = _ChannelsLast(module).visit_expr(module["main"])
+    return fold_constants(with_main(module, main))

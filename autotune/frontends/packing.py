@@ -9,7 +9,7 @@ filled up with zeros, computed, and cropped; so are columns (of images) and rows
 number, such as 149 or 197, cannot be cut into tiles that make good use of what they load.
 """
 
-import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,7 +25,7 @@ from autotune.frontends.fusion import FUSABLE
 from search.vectors import Vectors
 
 _FLOATS = ("float32", "float64", "float16")
-_TILES = range(4, 30)  # columns that share the weights loaded for them, and whose sums fit the registers
+_SHARED = 4  # rows: for fewer, packing at run time moves more than it saves
 _LEAST_SHARE = 4  # of a vector, a fourth: with fewer channels, terms are what vectors should hold
 
 
@@ -40,103 +40,140 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
     def visit_call_(self, call: Any) -> Any:
         call = self.visit_expr_post_order(call)
         match getattr(call.op, "name", None):
-            case "relax.nn.conv2d":
+            case "relax.nn.conv1d" | "relax.nn.conv2d" | "relax.nn.conv3d":
                 return self._convolution(call)
             case "relax.matmul":
                 return self._matmul(call)
         return call
 
     def _convolution(self, call: Any) -> Any:
-        weight, attrs = self._weight(call.args[1], 4), call.attrs
+        attrs, output = call.attrs, static_shape(call.ty) or ()
+        spatial = len(output) - 2
+        weight = self._weight(call.args[1], spatial + 2)
+        axes = "DHW"[3 - spatial :]
         layouts = (attrs.data_layout, attrs.kernel_layout, str(attrs.out_layout or attrs.data_layout))
-        plain = layouts == ("NHWC", "HWIO", "NHWC") and int(attrs.groups) == 1
-        if weight is None or not plain or not _same_dtype(call, weight):
+        if weight is None or layouts != (f"N{axes}C", f"{axes}IO", f"N{axes}C") or not _same_dtype(call):
             return call
         strides, padding, dilation = (_ints(v) for v in (attrs.strides, attrs.padding, attrs.dilation))
-        output = static_shape(call.ty) or ()
-        form = winograd.form_for(weight.shape, strides, dilation, output)
-        if form is not None:
-            packed = np.moveaxis(self._pack(form.transform(weight)), 0, 2)
-            return self._emit(
-                lambda x, u: _crop(form.convolution(x, u, padding, output), output),
-                "conv2d_winograd", call.args[0], np.ascontiguousarray(packed),
-            )  # fmt: skip
+        groups = int(attrs.groups)
+        if groups > 1 and weight.shape[-2] == 1:
+            return call  # depthwise: there is no sum over channels
+        if groups == 1 and spatial == 2:
+            form = winograd.form_for(weight.shape, strides, dilation, output)
+            if form is not None:
+                packed = np.moveaxis(self._pack(form.transform(weight)), 0, 2)
+                return self._emit(
+                    lambda x, u: _crop(form.convolution(x, u, padding, output), output),
+                    "conv2d_winograd", call.args[0], np.ascontiguousarray(packed),
+                )  # fmt: skip
+        vectors = self._vectors(weight)
+        weight, groups = _merged(weight, groups, vectors.lanes)
+        before, after = padding[:spatial], list(padding[spatial:])
 
         def convolution(x: te.Tensor, w: te.Tensor) -> te.Tensor:
-            top, left, bottom, right = padding
-            blocks, kh, kw, ic, lanes = (int(d) for d in w.shape)
-            _, rows, columns, channels = output
-            filled = _fill(columns)
-            needed = (filled - 1) * strides[1] + (kw - 1) * dilation[1] + 1
-            right = max(right, needed - left - int(x.shape[2]))
+            blocks, *window, terms, lanes = (int(d) for d in w.shape)
+            images, *extents, channels = output
+            extents[-1] = vectors.filled(extents[-1], math.prod(extents[-2:-1]))
             padded = x
-            if any((top, left, bottom, right)):
-                padded = topi.nn.pad(x, [0, top, left, 0], [0, bottom, right, 0], name="padded")
-            ry, rx = te.reduce_axis((0, kh), "ry"), te.reduce_axis((0, kw), "rx")
-            rc = te.reduce_axis((0, ic), "rc")
-            result = te.compute(
-                (x.shape[0], rows, filled, blocks * lanes),
-                lambda b, y, x, c: te.sum(
-                    padded[b, y * strides[0] + ry * dilation[0], x * strides[1] + rx * dilation[1], rc]
-                    * w[c // lanes, ry, rx, rc, c % lanes],
-                    axis=[ry, rx, rc],
-                ),
-                name="conv2d",
-            )
-            return _crop(result, (x.shape[0], rows, columns, channels))
+            if any((*before, *after)):
+                padded = topi.nn.pad(x, [0, *before, 0], [0, *after, 0], name="padded")
+            last = int(padded.shape[-2]) - 1
+            places = [te.reduce_axis((0, n), f"r{axis}") for n, axis in zip(window, "zyx"[-spatial:], strict=True)]
+            rc = te.reduce_axis((0, terms), "rc")
 
-        return self._emit(convolution, "conv2d", call.args[0], self._pack(weight))
+            def term(b: Any, *at: Any) -> Any:
+                *outputs, c = at
+                read = [o * s + r * d for o, s, r, d in zip(outputs, strides, places, dilation, strict=True)]
+                if extents[-1] > output[-2]:
+                    read[-1] = tvm.tirx.min(read[-1], last)  # what is computed from it is cropped
+                first = c // lanes // (blocks // groups) * terms if groups > 1 else 0
+                return te.sum(
+                    padded[(b, *read, first + rc)] * w[(c // lanes, *places, rc, c % lanes)], axis=[*places, rc]
+                )
+
+            shape = (images, *extents, blocks * lanes)
+            return _crop(te.compute(shape, term, name=f"conv{spatial}d"), (*shape[:-2], output[-2], channels))
+
+        return self._emit(convolution, f"conv{spatial}d", call.args[0], self._pack(weight))
 
     def _matmul(self, call: Any) -> Any:
+        output = static_shape(call.ty) or ()
+        if len(output) < 2 or not _same_dtype(call):
+            return call
+        *outer, rows, channels = output
+        vectors = Vectors.of(self._target, str(call.ty.dtype))
         weight = self._weight(call.args[1], 2)
-        if weight is None or not _same_dtype(call, weight) or len(static_shape(call.ty) or ()) < 2:
+        if weight is not None:
+            packed, within = self._pack(weight), 0
+        elif self._ragged(call, vectors):
+            packed, within = self._packed_at_run_time(call.args[1], vectors.lanes), len(outer)
+        else:
             return call
 
         def matmul(x: te.Tensor, w: te.Tensor) -> te.Tensor:
-            blocks, depth, lanes = (int(d) for d in w.shape)
-            *outer, rows, channels = static_shape(call.ty) or ()
-            filled = _fill(rows)
-            padded = x
-            if filled > rows:
-                padded = topi.nn.pad(
-                    x, [0] * len(x.shape), [*(0 for _ in outer), filled - rows, 0], name="padded"
-                )
+            blocks, depth, lanes = (int(d) for d in w.shape[within:])
+            filled = vectors.filled(rows)
             k = te.reduce_axis((0, depth), "k")
-            result = te.compute(
-                (*outer, filled, blocks * lanes),
-                lambda *i: te.sum(padded[(*i[:-1], k)] * w[i[-1] // lanes, k, i[-1] % lanes], axis=k),
-                name="matmul",
-            )
-            return _crop(result, (*outer, rows, channels))
 
-        return self._emit(matmul, "matmul", call.args[0], self._pack(weight))
+            def term(*i: Any) -> Any:
+                *batch, row, c = i
+                if filled > rows:
+                    row = tvm.tirx.min(row, rows - 1)  # what is computed from it again is cropped
+                return te.sum(x[(*batch, row, k)] * w[(*i[:within], c // lanes, k, c % lanes)], axis=k)
+
+            return _crop(te.compute((*outer, filled, blocks * lanes), term, name="matmul"), output)
+
+        return self._emit(matmul, "matmul", call.args[0], packed)
+
+    def _ragged(self, call: Any, vectors: Vectors) -> bool:
+        """Whether a product of two tensors allows no good tile, and enough rows share what would be packed."""
+        left, right = (static_shape(a.ty) or () for a in call.args)
+        if str(call.ty.dtype) not in _FLOATS or left[:-2] != right[:-2] or len(right) < 2:
+            return False
+        uneven = right[-1] % vectors.lanes > 0 or vectors.filled(left[-2]) > left[-2]
+        return uneven and _LEAST_SHARE * right[-1] >= vectors.lanes and left[-2] >= _SHARED
+
+    def _packed_at_run_time(self, tensor: Any, lanes: int) -> Any:
+        *outer, depth, channels = static_shape(tensor.ty) or ()
+
+        def pack(x: te.Tensor) -> te.Tensor:
+            def element(*i: Any) -> Any:
+                *batch, block, k, lane = i
+                column = block * lanes + lane
+                zero = tvm.tirx.const(0, x.dtype)
+                return tvm.tirx.if_then_else(column < channels, x[(*batch, k, column)], zero)
+
+            return te.compute((*outer, -(-channels // lanes), depth, lanes), element, name="packed")
+
+        return self.builder_.emit(self.builder_.call_te(pack, tensor, primfunc_name_hint="pack"))
 
     def _weight(self, expr: Any, rank: int) -> Array | None:
         """A constant with enough output channels for vectors of them to pay."""
         value = constant(self.lookup_binding(expr) if isinstance(expr, relax.Var) else expr)
         if value is None or value.ndim != rank or str(value.dtype) not in _FLOATS:
             return None
-        return value if _LEAST_SHARE * value.shape[-1] >= self._lanes(value) else None
+        return value if _LEAST_SHARE * value.shape[-1] >= self._vectors(value).lanes else None
 
-    def _lanes(self, weight: Array) -> int:
-        return Vectors.of(self._target, str(weight.dtype)).lanes
+    def _vectors(self, weight: Array) -> Vectors:
+        return Vectors.of(self._target, str(weight.dtype))
 
     def _pack(self, weight: Array) -> Array:
         """Output channels last, shape [..., channels], to [blocks, ..., lanes]."""
-        lanes = self._lanes(weight)
+        lanes = self._vectors(weight).lanes
         filled = np.pad(weight, [(0, 0)] * (weight.ndim - 1) + [(0, -weight.shape[-1] % lanes)])
         blocked = filled.reshape(*weight.shape[:-1], -1, lanes)
         return np.ascontiguousarray(np.moveaxis(blocked, -2, 0))
 
-    def _emit(self, function: Any, name: str, x: Any, packed: Array) -> Any:
+    def _emit(self, function: Any, name: str, x: Any, packed: Any) -> Any:
         attributes = {"op_pattern": FUSABLE}
-        weight = relax.const(packed, str(packed.dtype))  # by default, doubles would become singles
-        return self.builder_.call_te(function, x, weight, primfunc_name_hint=name, primfunc_attrs=attributes)
+        if isinstance(packed, np.ndarray):
+            packed = relax.const(packed, str(packed.dtype))  # by default, doubles would become singles
+        return self.builder_.call_te(function, x, packed, primfunc_name_hint=name, primfunc_attrs=attributes)
 
 
-def _same_dtype(call: Any, weight: Array) -> bool:
+def _same_dtype(call: Any) -> bool:
     """Whether the result is of fixed shape and of the weights' dtype."""
-    return static_shape(call.ty) is not None and str(call.ty.dtype) == str(weight.dtype)
+    return static_shape(call.ty) is not None and str(call.ty.dtype) == str(call.args[1].ty.dtype)
 
 
 def _crop(result: te.Tensor, shape: Sequence[Any]) -> te.Tensor:
@@ -145,11 +182,23 @@ def _crop(result: te.Tensor, shape: Sequence[Any]) -> te.Tensor:
     return te.compute(tuple(shape), lambda *i: result(*i), name="crop")
 
 
-def _fill(columns: int) -> int:
-    """The next number of columns that can be cut into tiles of a size that pays."""
-    if columns < min(_TILES):
-        return columns
-    return next(n for n in itertools.count(columns) if any(n % tile == 0 for tile in _TILES))
+def _merged(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
+    """Weights of groups joined until their output channels are whole vectors, zero where groups differ.
+
+    Args:
+        weight: Shape [..., inputs of a group, outputs].
+
+    Returns:
+        The weights and the number of groups that there are now.
+    """
+    *window, terms, outputs = weight.shape
+    own = outputs // groups
+    joined = next((n for n in range(1, groups) if groups % n == 0 and n * own % lanes == 0), groups)
+    wide = np.zeros((*window, joined, terms, groups // joined, joined, own), weight.dtype)
+    narrow = weight.reshape(*window, terms, groups // joined, joined, own)
+    for n in range(joined):
+        wide[..., n, :, :, n, :] = narrow[..., n, :]
+    return wide.reshape(*window, joined * terms, outputs), groups // joined
 
 
 def _ints(values: Any) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ from search.space import Draft, enumerate_drafts
 from search.spaces.knobs import Constraint, Value
 from search.spaces.template import TemplateSpace, check_extents
 from search.spaces.tir import module_of
-from search.vectors import Vectors
+from search.vectors import SPARE, Vectors
 
 SPACE_NAME = "contraction/2"
 
@@ -62,6 +62,7 @@ class Contraction:
         weight_bytes: Of that operand.
         input_bytes: Of the other one.
         channelwise: The sum is over a window, and every channel is computed from one of the input.
+        grouped: Which channels of the input are read depends on the channel of the output.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Contraction:
     weight_bytes: int
     input_bytes: int
     channelwise: bool
+    grouped: bool
 
 
 def analyse(module: tvm.IRModule) -> Contraction:
@@ -97,6 +99,7 @@ def analyse(module: tvm.IRModule) -> Contraction:
     if len(spatial) < 2 or list(block.body.indices) != spatial:
         raise UnsupportedWorkload("the sum's loops are not those of its output, in their order")
     shared = [r for r in block.reads if spatial[-2] not in _variables(r)]
+    read = [_channel(r, axes[_REDUCED]) for r in block.reads if r not in shared]
     behind, before = set(_behind(schedule, core)), set(_before(schedule, core))
     after = tuple(n for n in blocks if n in behind)
     return Contraction(
@@ -109,9 +112,8 @@ def analyse(module: tvm.IRModule) -> Contraction:
         weights=argument_of(module, shared) if len(shared) == 1 else None,
         weight_bytes=sum(_bytes(r.source) for r in shared),
         input_bytes=sum(_bytes(r.source) for r in block.reads if r not in shared),
-        channelwise=all(
-            _channel(r, axes[_REDUCED]).same_as(spatial[-1]) for r in block.reads if r not in shared
-        ),
+        channelwise=all(channel.same_as(spatial[-1]) for channel in read),
+        grouped=any(spatial[-1] in undefined_vars(channel) for channel in read),
     )
 
 
@@ -277,7 +279,7 @@ class ContractionSpace(TiledSpace):
         height = outer[-1] if outer else 1
         lanes = self._lanes
         self._fetched = about.weights if ahead.pays(math.prod(outer) * columns) else None
-        registers = vectors.registers - (0 if self._fetched is None else ahead.SPARE)
+        registers = vectors.registers - (0 if self._fetched is None else SPARE)
         knobs: dict[str, tuple[Value, ...]] = {
             "order": ("weights", "inputs"),
             "n": VECTORS,
@@ -290,7 +292,7 @@ class ContractionSpace(TiledSpace):
             lambda n: channels % (n * lanes) == 0,
             lambda y: height % y == 0,
             lambda x: columns % x == 0,
-            lambda n, y, x: n * y * x + n + (x * y > 1) <= registers,
+            lambda n, y, x: vectors.needed(n, y * x) <= registers,
             lambda order, y, rows: rows == 1 if order == "weights" else (height // y) % rows == 0,
             lambda unroll: about.reduced[-1] % unroll == 0,
         ]
@@ -300,16 +302,15 @@ class ContractionSpace(TiledSpace):
         self, order: str, n: int, y: int, x: int, rows: int, unroll: int
     ) -> tuple[float, ...]:
         """Cycles for each vector of sums, bytes moved, then what decides between equals."""
-        about, sums = self._sum, n * y * x
+        about = self._sum
         *outer, height, columns, channels = (1, *about.spatial)
-        # For one term of each sum: two additions a cycle, two loads a cycle, and an addition takes four.
-        cycles = max(sums, n + y * x, 8) / sums
+        cycles = self._vectors.cycles(n, y * x, inputs=y * x * (n if about.grouped else 1))
         cn, yn, xn = channels // (n * self._lanes), height // y, columns // x
         tiles = [cn, yn, xn] if order == "weights" else [yn // rows, cn, rows, xn]
         _, imbalance = self._vectors.spread([*outer, *tiles])
         moved = about.weight_bytes if order == "inputs" else about.input_bytes
         # What is fetched ahead lies in the cache beside what is used.
-        return cycles * imbalance, moved, 0 if self._fetched is None else n, -sums, -rows, abs(unroll - 2)
+        return cycles * imbalance, moved, 0 if self._fetched is None else n, -n * y * x, -rows, abs(unroll - 2)
 
     def _apply(  # type: ignore[override]
         self, s: Schedule, order: str, n: int, y: int, x: int, rows: int, unroll: int

@@ -21,7 +21,7 @@ from search.spaces import contraction
 from search.spaces.knobs import Constraint, Value
 from search.spaces.template import TemplateSpace
 from search.spaces.tir import module_of
-from search.vectors import Vectors
+from search.vectors import SPARE, Vectors
 
 SPACE_NAME = "winograd/2"
 
@@ -66,7 +66,7 @@ class WinogradSpace(TemplateSpace):
         self._lanes = int(np.gcd(outputs, self._vectors.lanes))
         self._input_lanes = int(np.gcd(inputs, self._vectors.lanes))
         lanes = self._lanes
-        registers = self._vectors.registers - (0 if self._fetched is None else ahead.SPARE)
+        registers = self._vectors.registers - (0 if self._fetched is None else SPARE)
         knobs: dict[str, tuple[Value, ...]] = {
             "n": contraction.VECTORS,
             "y": contraction.ROWS,
@@ -76,7 +76,7 @@ class WinogradSpace(TemplateSpace):
             lambda n: outputs % (n * lanes) == 0,
             lambda y: down % y == 0,
             lambda x: across % x == 0,
-            lambda n, y, x: n * y * x + n + (x * y > 1) <= registers,
+            lambda n, y, x: self._vectors.needed(n, y * x) <= registers,
         ]
         super().__init__(workload, SPACE_NAME, knobs, constraints)
 
@@ -85,8 +85,7 @@ class WinogradSpace(TemplateSpace):
 
         def cost(draft: Draft) -> tuple[float, ...]:
             n, y, x = (int(v) for v in self.configuration(draft).values())
-            sums = n * y * x
-            return max(sums, n + y * x, 8) / sums, -sums
+            return self._vectors.cycles(n, y * x), -n * y * x
 
         return min(enumerate_drafts(self), key=cost)
 

@@ -18,12 +18,14 @@ from search.space import enumerate_drafts
 from search.spaces.contraction import ContractionSpace
 from search.spaces.tir import module_of
 from search.spaces.trace import apply_trace
+from search.vectors import Vectors
 
 TARGET = host_target(2)
+LANES = Vectors.of(TARGET, "float32").lanes
 KERNELS = {
-    "3x3": op.convolution(1, 7, 7, 32, 4, 16, 3, 1, 1, 1, Tail()),
-    "1x1": op.convolution(1, 14, 14, 64, 4, 16, 1, 1, 1, 0, Tail()),
-    "product": op.product([28], 96, 64, 16, Tail()),
+    "3x3": op.convolution(1, 7, 7, 32, 4, LANES, 3, 1, 1, 1, Tail()),
+    "1x1": op.convolution(1, 14, 14, 64, 4, LANES, 1, 1, 1, 0, Tail()),
+    "product": op.product([28], 96, 4 * LANES, LANES, Tail()),
 }
 
 
