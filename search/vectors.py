@@ -57,18 +57,21 @@ class Vectors:
         """
         if rows < _FEW:
             return rows
+        return min(range(rows, rows + rows // 8 + 2), key=lambda n: (n * self._best(n, others), n))
 
-        def cost(count: int) -> float:
-            tiles = (
-                self.cycles(n, x * y)
-                for x in range(1, min(count, self.registers) + 1)
-                for y in range(1, min(others, 8) + 1)
-                for n in range(1, 9)
-                if count % x == 0 and others % y == 0 and self.needed(n, x * y) <= self.registers - SPARE
-            )
-            return count * min(tiles, default=1.0)
+    def price(self, rows: int, others: int = 1) -> float:
+        """Half cycles for a term of each sum in the best tiles, what was filled up included."""
+        filled = self.filled(rows, others)
+        return filled / rows * self._best(filled, others)
 
-        return min(range(rows, rows + rows // 8 + 2), key=lambda n: (cost(n), n))
+    def _best(self, rows: int, others: int) -> float:
+        return min(
+            self.cycles(n, x * y)
+            for x in range(1, min(rows, self.registers) + 1)
+            for y in range(1, min(others, 8) + 1)
+            for n in range(1, 9)
+            if rows % x == 0 and others % y == 0 and self.needed(n, x * y) <= self.registers - SPARE
+        )
 
     def spread(self, extents: Sequence[int]) -> tuple[int, float]:
         """How many of the outermost loops to run in parallel, as one, so that cores have equally much to do.

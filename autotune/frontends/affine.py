@@ -10,12 +10,15 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from autotune.frontends.fold import Array, Bindings, constant, fold_constants, with_main
 
+_OUTPUTS = {f"relax.nn.conv{n}d{kind}": axis for n in (1, 2, 3) for kind, axis in (("", 0), ("_transpose", 1))}
+"""The axis of the weights that is that of output channels."""
+
 _OPERATIONS = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
 
 
 @dataclass(frozen=True)
 class _Affine:
-    """``scale * convolution + shift``, one value a channel: float64 [channels]; ``weight`` is OIHW."""
+    """``scale * convolution + shift``, one value a channel: float64 [channels]; ``weight`` is OIHW or IOHW."""
 
     convolution: Any
     weight: Array
@@ -55,8 +58,9 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
         if found is None or found.length < 2:
             return self.visit_expr_post_order(call)
         convolution, weight = found.convolution, found.weight
-        scaled = (weight * found.scale[:, None, None, None]).astype(weight.dtype)
-        shift = found.shift[None, :, None, None].astype(weight.dtype)
+        axis, further = _OUTPUTS[convolution.op.name], (1,) * (weight.ndim - 2)
+        scaled = (weight * found.scale.reshape(-1, *(1,) * (weight.ndim - 1 - axis))).astype(weight.dtype)
+        shift = found.shift.reshape(1, -1, *further).astype(weight.dtype)
         arguments = [self.visit_expr(convolution.args[0]), relax.const(scaled, str(scaled.dtype))]
         scaled_convolution = relax.Call(convolution.op, arguments, convolution.attrs, convolution.ty_args)
         return relax.op.add(self.builder_.emit(scaled_convolution), relax.const(shift, str(shift.dtype)))
@@ -64,11 +68,13 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
     def _affine(self, expr: Any) -> _Affine | None:
         """The chain that ends in ``expr``, in the module as it was; inner results are used once."""
         name = getattr(getattr(expr, "op", None), "name", None)
-        if name == "relax.nn.conv2d":
-            weight = constant(expr.args[1])
-            if weight is None or expr.attrs.data_layout != "NCHW" or expr.attrs.kernel_layout != "OIHW":
+        if (axis := _OUTPUTS.get(name or "")) is not None:
+            weight, attrs = constant(expr.args[1]), expr.attrs
+            if weight is None or not attrs.data_layout.startswith("NC") or (axis and int(attrs.groups) > 1):
                 return None
-            return _Affine(expr, weight, np.ones(weight.shape[0]), np.zeros(weight.shape[0]), 0)
+            if not attrs.kernel_layout.startswith("IO" if axis else "OI"):
+                return None
+            return _Affine(expr, weight, np.ones(weight.shape[axis]), np.zeros(weight.shape[axis]), 0)
         if name not in _OPERATIONS:
             return None
         for place in (0, 1):
@@ -77,7 +83,8 @@ class _AffineFolder(PyExprMutator):  # type: ignore[misc]
             if value is None or inner is None:
                 continue
             channels = len(inner.scale)
-            if value.size == 1 or value.shape in ((1, channels, 1, 1), (channels, 1, 1)):
+            further = (1,) * (inner.weight.ndim - 2)
+            if value.size == 1 or value.shape in ((1, channels, *further), (channels, *further)):
                 spread = np.broadcast_to(value.astype(np.float64).reshape(-1), (channels,))
                 return inner.then(name, spread, value_first=place == 0)
         return None

@@ -21,6 +21,7 @@ from autotune.frontends.fusion import fuse
 from autotune.frontends.layout import to_channels_last
 from autotune.frontends.model import ModelInput, SourceModel, check_sizes, quiet
 from autotune.frontends.packing import pack_weights
+from autotune.frontends.transposed import to_convolutions
 from autotune.frontends.vectormath import vectorize_math
 from search.problem import Task, digest
 from search.spaces.tir import workload_from_tir
@@ -86,7 +87,8 @@ def lower(source: SourceModel, target: Target) -> Model:
     """
     check_sizes(source.module, source.name)
     module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
-    module = to_channels_last(split_concatenations(fold_affine(module)))
+    module = split_concatenations(to_convolutions(fold_affine(module)))
+    module = to_channels_last(module, target)
     module = pack_weights(vectorize_math(module, target), target)
     with target:
         module = fuse(relax.transform.LegalizeOps()(module))

@@ -4,25 +4,31 @@ A convolution wants its channels last: the inner loop is then a vector of output
 vector units want. So each takes its input and leaves its output that way. That the model has its channels
 second is kept as a note beside the tensor (``_View``), not computed: operators that do not care about the
 order of dimensions work on the tensor as it lies, and a transposition in the model only changes the note. What
-does care gets a transposed copy, one for all who ask.
+does care gets a transposed copy, one for all who ask. The places of an image may be noted as merged, too: a
+convolution of 13x13 places by a window of 1x1 is a matrix product of 169 rows, which make better tiles than 13.
 
 TVM's ``ConvertLayout`` does this for some operators and puts two transpositions around each other one, which
 keeps it from fusing with its convolution: a hard swish, a clip, a channel shuffle, a layer norm.
 """
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.target import Target
 
 from autotune.frontends.fold import constant, fold_constants, static_shape, with_main
+from search.vectors import Vectors
 
 Order = tuple[int, ...]
 """For each dimension of a tensor that is there, the dimension of the model's tensor that it is."""
+
+_GAIN = 0.95  # of the time: for less, reshapes are not worth their calls
 
 _ELEMENTWISE = {
     f"relax.{name}"
@@ -45,10 +51,15 @@ _IMAGES = {"relax.image.resize2d"} | {
 
 @dataclass(frozen=True)
 class _View:
-    """A tensor of the model, and the one that is there for it, with its dimensions in this order."""
+    """A tensor of the model, and the one that is there for it, with its dimensions in this order.
+
+    Attributes:
+        merged: The shape that it would have, if all dimensions but the innermost are one instead.
+    """
 
     tensor: Any
     order: Order
+    merged: tuple[int, ...] = ()
 
     def place(self, axis: int) -> int:
         """Where an axis of the model's tensor lies; negative ones count from the end."""
@@ -59,8 +70,9 @@ class _View:
 class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
     """Rewrites ``main``. A rule takes a call of the model and gives what is there for its result, if it can."""
 
-    def __init__(self, module: tvm.IRModule) -> None:
+    def __init__(self, module: tvm.IRModule, target: Target) -> None:
         super().__init__(module)
+        self._target = target
         self._views: dict[Any, _View] = {}
         self._tuples: dict[Any, tuple[_View, ...]] = {}
         self._copies: dict[tuple[Any, Order], Any] = {}
@@ -99,6 +111,11 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         spatial = "DHW"[5 - rank :]
         if call.attrs.data_layout != f"NC{spatial}" or call.attrs.kernel_layout != f"OI{spatial}":
             return None
+        if self._is_product(call):
+            order, (*places, _) = _last(rank), (_shape(call)[o] for o in _last(rank))
+            matrix = relax.const(constant(call.args[1]).reshape(_shape(call.args[1])[:2]).T.copy())
+            product = relax.op.matmul(self._merged(call.args[0], order), matrix)
+            return _View(self.builder_.emit(product), order, (*places, _shape(call)[1]))
         x = self._get(call.args[0], _last(rank))
         weight = self._get(call.args[1], (*range(2, rank), 1, 0))
         attrs = _changed(
@@ -106,6 +123,15 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
             data_layout=f"N{spatial}C", out_layout=f"N{spatial}C", kernel_layout=f"{spatial}IO",
         )  # fmt: skip
         return self._made(call, [x, weight], attrs, _last(rank))
+
+    def _is_product(self, call: Any) -> bool:
+        """Whether a convolution is a matrix product, and places of the whole image make better tiles than a line's."""
+        attrs, weight, (images, _, *extents) = call.attrs, constant(call.args[1]), _shape(call)
+        plain = {*_shape(call.args[1])[2:], *map(int, attrs.strides), int(attrs.groups)} == {1}
+        if weight is None or len(extents) < 2 or not plain or any(map(int, attrs.padding)):
+            return False
+        vectors = Vectors.of(self._target, str(call.ty.dtype))
+        return vectors.price(images * math.prod(extents)) < _GAIN * vectors.price(*reversed(extents[-2:]))
 
     def _image(self, call: Any) -> _View | None:
         rank = len(_shape(call))
@@ -119,10 +145,14 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
 
     def _elementwise(self, call: Any) -> _View | None:
         shape = _shape(call)
-        views = (self._views.get(a) for a in call.args if _shape(a) == shape)
-        order = next((v.order for v in views if v), None)
-        if order is None:
+        views = [v for a in call.args if _shape(a) == shape and (v := self._views.get(a))]
+        if not views:
             return None
+        lead = next((v for v in views if v.merged), views[0])
+        order = lead.order
+        if lead.merged and all(_is_flat(a, shape, order) for a in call.args):
+            made = self._made(call, [self._merged(a, order) for a in call.args], call.attrs, order)
+            return replace(made, merged=lead.merged)
         return self._made(call, [self._broadcast(a, order) for a in call.args], call.attrs, order)
 
     def _transposition(self, call: Any) -> _View | None:
@@ -260,7 +290,31 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
     # What rules are made of
 
     def _known(self, expr: Any) -> _View | None:
-        return self._views.get(expr) if isinstance(expr, relax.Var) else None
+        view = self._views.get(expr) if isinstance(expr, relax.Var) else None
+        return self._parted(view) if view else None
+
+    def _parted(self, view: _View) -> _View:
+        """The same, with each dimension on its own."""
+        if not view.merged:
+            return view
+        key = (view.tensor, view.order)
+        if key not in self._copies:
+            self._copies[key] = self.builder_.emit(relax.op.reshape(view.tensor, view.merged))
+        return _View(self._copies[key], view.order)
+
+    def _merged(self, expr: Any, order: Order) -> Any:
+        """An argument with all its dimensions but the innermost as one."""
+        view = self._views.get(expr) if isinstance(expr, relax.Var) else None
+        if view and view.merged and view.order == order:
+            return view.tensor
+        wide = self._broadcast(expr, order)
+        if not (shape := _shape(expr)):
+            return wide
+        inner = ((1,) * (len(order) - len(shape)) + shape)[order[-1]]
+        flat = (math.prod(shape) // inner, inner)
+        if (value := constant(wide)) is not None:
+            return relax.const(value.reshape(flat), str(value.dtype))
+        return self.builder_.emit(relax.op.reshape(wide, flat))
 
     def _made(self, call: Any, arguments: Sequence[Any], attrs: Any, order: Order) -> _View:
         return _View(self.builder_.emit(relax.Call(call.op, list(arguments), attrs, call.ty_args)), order)
@@ -272,6 +326,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         return self._ordered(self._known(expr) or _View(self.visit_expr(expr), _natural(expr)), order)
 
     def _ordered(self, view: _View, order: Order) -> Any:
+        view = self._parted(view)
         if view.order == order:
             return view.tensor
         key = (view.tensor, order)
@@ -292,6 +347,13 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
             return relax.const(np.ascontiguousarray(wide.transpose(order)), str(value.dtype))
         wide = self.builder_.emit(relax.op.reshape(self.visit_expr(expr), (1,) * missing + shape))
         return self._ordered(_View(wide, tuple(range(len(order)))), order)
+
+
+def _is_flat(expr: Any, shape: Sequence[int], order: Order) -> bool:
+    """Whether an argument has all of these dimensions, or at most the innermost."""
+    own = _shape(expr)
+    wide = (1,) * (len(shape) - len(own)) + own
+    return wide == tuple(shape) or all(wide[o] == 1 for o in order[:-1])
 
 
 def _natural(tensor: Any) -> Order:
@@ -354,7 +416,7 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
     return groups
 
 
-def to_channels_last(module: tvm.IRModule) -> tvm.IRModule:
+def to_channels_last(module: tvm.IRModule, target: Target) -> tvm.IRModule:
     """Moves convolutions to channels-last, and what lies between them; weights are transposed at once."""
-    main = _ChannelsLast(module).visit_expr(module["main"])
+    main = _ChannelsLast(module, target).visit_expr(module["main"])
     return fold_constants(with_main(module, main))

@@ -102,9 +102,9 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
             return call
         *outer, rows, channels = output
         vectors = Vectors.of(self._target, str(call.ty.dtype))
-        weight = self._weight(call.args[1], 2)
-        if weight is not None:
-            packed, within = self._pack(weight), 0
+        within = 0
+        if (weight := self._weight(call.args[1], 2)) is not None:
+            packed = self._pack(weight)
         elif self._ragged(call, vectors):
             packed, within = self._packed_at_run_time(call.args[1], vectors.lanes), len(outer)
         else:
@@ -150,6 +150,8 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
     def _weight(self, expr: Any, rank: int) -> Array | None:
         """A constant with enough output channels for vectors of them to pay."""
         value = constant(self.lookup_binding(expr) if isinstance(expr, relax.Var) else expr)
+        if value is not None and value.ndim > rank == 2:  # PyTorch repeats a matrix for each of a batch
+            value = _unrepeated(value)
         if value is None or value.ndim != rank or str(value.dtype) not in _FLOATS:
             return None
         return value if _LEAST_SHARE * value.shape[-1] >= self._vectors(value).lanes else None
@@ -169,6 +171,12 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         if isinstance(packed, np.ndarray):
             packed = relax.const(packed, str(packed.dtype))  # by default, doubles would become singles
         return self.builder_.call_te(function, x, packed, primfunc_name_hint=name, primfunc_attrs=attributes)
+
+
+def _unrepeated(value: Array) -> Array:
+    """The matrix that an array holds over and over; the array where its matrices differ."""
+    matrices = value.reshape(-1, *value.shape[-2:])
+    return matrices[0] if (matrices[1:] == matrices[0]).all() else value
 
 
 def _same_dtype(call: Any) -> bool:

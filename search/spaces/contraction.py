@@ -45,6 +45,8 @@ COLUMNS = tuple(range(1, 33))
 ROWS = tuple(range(1, 9))
 UNROLLS = (1, 2, 4, 8)
 
+_LEAST_FLOP = _LEAST_BYTES = 500_000  # some 5 microseconds of one core; to wake another takes about two
+
 
 @dataclass(frozen=True)
 class Contraction:
@@ -222,6 +224,11 @@ class TiledSpace(TemplateSpace):
             raise UnsupportedWorkload(f"{channels} channels are no whole number of vectors")
         return found
 
+    @property
+    def _on_all_cores(self) -> bool:
+        """Whether there is enough to do for a second core to be worth what waking it takes."""
+        return self.workload.flop >= _LEAST_FLOP or self.workload.bytes >= _LEAST_BYTES
+
     def _begin(self, s: Schedule, core: Any, inlined: Sequence[str]) -> Any:
         """Keeps the sums of ``core`` in registers; gives the block that stores them."""
         for name in (*inlined, *self._sum.beside, *self._sum.after[:-1]):
@@ -250,7 +257,8 @@ class TiledSpace(TemplateSpace):
         """
         count, _ = self._vectors.spread([int(s.get(t).extent) for t in tiles])
         together = s.fuse(*tiles[:count])
-        s.parallel(together)
+        if self._on_all_cores:
+            s.parallel(together)
         s.reverse_compute_at(last, together if count == len(tiles) else tiles[-1], preserve_unit_loops=True)
         for loop in unrolled:
             s.unroll(loop)
@@ -346,7 +354,7 @@ class ContractionSpace(TiledSpace):
     def _spread(self, s: Schedule, block: Any) -> None:
         """Computes a block on all cores, in vectors."""
         *outer, channels = s.get_loops(block)
-        if len(outer) > 1:
+        if len(outer) > 1 and self._on_all_cores:
             s.parallel(s.fuse(*outer[:2]))
         extent = int(s.get(channels).extent)
         lanes = math.gcd(extent, self._lanes)
