@@ -7,7 +7,7 @@ from tvm.target import Target
 from tvm.target.codegen import llvm_get_vector_width, target_has_features
 
 BALANCED = 1.05
-SPARE = 4  # registers: with fewer left, LLVM keeps sums in memory where a loop is around the innermost
+_LOAD = 1.08  # half cycles; tiles of one vector, which load as much as they add, show it
 _FEW = 4  # rows: whatever their number, weights are what takes the time
 
 
@@ -40,37 +40,43 @@ class Vectors:
     def cycles(self, vectors: int, rows: int, inputs: int | None = None) -> float:
         """Half cycles for a term of each sum of a tile.
 
-        There are two additions and two loads a cycle, an addition takes four, and weights come from the second
-        level of caches, a vector a cycle.
+        There are two additions and nearly two loads a cycle, an addition takes four, and weights come from the
+        second level of caches, a vector a cycle.
 
         Args:
             inputs: How many are loaded for a term; None for one a row.
         """
         sums = vectors * rows
-        return max(sums, vectors + (inputs or rows), 2 * vectors, 8) / sums
+        return max(sums, _LOAD * (vectors + (inputs or rows)), 2 * vectors, 8) / sums
 
-    def filled(self, rows: int, others: int = 1) -> int:
-        """To how many rows to fill up, so that they can be cut into tiles that make good use of what they load.
+    @property
+    def spare(self) -> int:
+        """Registers to leave free where a loop stands around the innermost; else LLVM keeps sums in memory."""
+        return 4 if self.registers > 16 else 1
+
+    def filled(self, rows: int, blocks: int, others: int = 1) -> tuple[int, int]:
+        """To how many rows and vectors to fill up, so that they can be cut into tiles that use well what they load.
 
         Args:
             others: Rows beside each of these that a tile may take in as well, such as lines of an image.
         """
-        if rows < _FEW:
-            return rows
-        return min(range(rows, rows + rows // 8 + 2), key=lambda n: (n * self._best(n, others), n))
+        more = range(rows, rows + rows // 8 + 2) if rows >= _FEW else [rows]
+        sizes = [(r, b) for r in more for b in range(blocks, blocks + blocks // 8 + 1)]
+        return min(sizes, key=lambda size: (size[0] * size[1] * self._best(*size, others), size))
 
-    def price(self, rows: int, others: int = 1) -> float:
+    def price(self, rows: int, blocks: int, others: int = 1) -> float:
         """Half cycles for a term of each sum in the best tiles, what was filled up included."""
-        filled = self.filled(rows, others)
-        return filled / rows * self._best(filled, others)
+        size = self.filled(rows, blocks, others)
+        return size[0] * size[1] / (rows * blocks) * self._best(*size, others)
 
-    def _best(self, rows: int, others: int) -> float:
+    def _best(self, rows: int, blocks: int, others: int) -> float:
         return min(
             self.cycles(n, x * y)
             for x in range(1, min(rows, self.registers) + 1)
             for y in range(1, min(others, 8) + 1)
-            for n in range(1, 9)
-            if rows % x == 0 and others % y == 0 and self.needed(n, x * y) <= self.registers - SPARE
+            for n in range(1, min(blocks, 8) + 1)
+            if rows % x == 0 and others % y == 0 and blocks % n == 0
+            and self.needed(n, x * y) <= self.registers - self.spare
         )
 
     def spread(self, extents: Sequence[int]) -> tuple[int, float]:

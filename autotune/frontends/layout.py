@@ -126,12 +126,15 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
 
     def _is_product(self, call: Any) -> bool:
         """Whether a convolution is a matrix product, and places of the whole image make better tiles than a line's."""
-        attrs, weight, (images, _, *extents) = call.attrs, constant(call.args[1]), _shape(call)
+        attrs, weight, (images, channels, *extents) = call.attrs, constant(call.args[1]), _shape(call)
         plain = {*_shape(call.args[1])[2:], *map(int, attrs.strides), int(attrs.groups)} == {1}
         if weight is None or len(extents) < 2 or not plain or any(map(int, attrs.padding)):
             return False
         vectors = Vectors.of(self._target, str(call.ty.dtype))
-        return vectors.price(images * math.prod(extents)) < _GAIN * vectors.price(*reversed(extents[-2:]))
+        blocks = -(-channels // vectors.lanes)
+        height, width = extents[-2:]
+        whole = vectors.price(images * math.prod(extents), blocks)
+        return whole < _GAIN * vectors.price(width, blocks, height)
 
     def _image(self, call: Any) -> _View | None:
         rank = len(_shape(call))

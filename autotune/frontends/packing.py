@@ -68,12 +68,15 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
                 )  # fmt: skip
         vectors = self._vectors(weight)
         weight, groups = _merged(weight, groups, vectors.lanes)
+        own = -(-weight.shape[-1] // groups // vectors.lanes)
+        columns, blocks = vectors.filled(output[-2], own if groups == 1 else 1, math.prod(output[-3:-2]))
+        packed = self._pack(weight, blocks if groups == 1 else groups * own)
         before, after = padding[:spatial], list(padding[spatial:])
 
         def convolution(x: te.Tensor, w: te.Tensor) -> te.Tensor:
-            blocks, *window, terms, lanes = (int(d) for d in w.shape)
+            _, *window, terms, lanes = (int(d) for d in w.shape)
             images, *extents, channels = output
-            extents[-1] = vectors.filled(extents[-1], math.prod(extents[-2:-1]))
+            extents[-1] = columns
             padded = x
             if any((*before, *after)):
                 padded = topi.nn.pad(x, [0, *before, 0], [0, *after, 0], name="padded")
@@ -86,33 +89,32 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
                 read = [o * s + r * d for o, s, r, d in zip(outputs, strides, places, dilation, strict=True)]
                 if extents[-1] > output[-2]:
                     read[-1] = tvm.tirx.min(read[-1], last)  # what is computed from it is cropped
-                first = c // lanes // (blocks // groups) * terms if groups > 1 else 0
+                first = c // lanes // own * terms if groups > 1 else 0
                 return te.sum(
                     padded[(b, *read, first + rc)] * w[(c // lanes, *places, rc, c % lanes)], axis=[*places, rc]
                 )
 
-            shape = (images, *extents, blocks * lanes)
+            shape = (images, *extents, int(w.shape[0]) * lanes)
             return _crop(te.compute(shape, term, name=f"conv{spatial}d"), (*shape[:-2], output[-2], channels))
 
-        return self._emit(convolution, f"conv{spatial}d", call.args[0], self._pack(weight))
+        return self._emit(convolution, f"conv{spatial}d", call.args[0], packed)
 
     def _matmul(self, call: Any) -> Any:
         output = static_shape(call.ty) or ()
         if len(output) < 2 or not _same_dtype(call):
             return call
         *outer, rows, channels = output
-        vectors = Vectors.of(self._target, str(call.ty.dtype))
-        within = 0
+        vectors, within = Vectors.of(self._target, str(call.ty.dtype)), 0
+        filled, blocks = vectors.filled(rows, -(-channels // vectors.lanes))
         if (weight := self._weight(call.args[1], 2)) is not None:
-            packed = self._pack(weight)
-        elif self._ragged(call, vectors):
-            packed, within = self._packed_at_run_time(call.args[1], vectors.lanes), len(outer)
+            packed = self._pack(weight, blocks)
+        elif self._ragged(call, vectors.lanes, filled):
+            packed, within = self._packed_at_run_time(call.args[1], blocks, vectors.lanes), len(outer)
         else:
             return call
 
         def matmul(x: te.Tensor, w: te.Tensor) -> te.Tensor:
-            blocks, depth, lanes = (int(d) for d in w.shape[within:])
-            filled = vectors.filled(rows)
+            *_, depth, lanes = (int(d) for d in w.shape)
             k = te.reduce_axis((0, depth), "k")
 
             def term(*i: Any) -> Any:
@@ -125,15 +127,15 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
 
         return self._emit(matmul, "matmul", call.args[0], packed)
 
-    def _ragged(self, call: Any, vectors: Vectors) -> bool:
+    def _ragged(self, call: Any, lanes: int, filled: int) -> bool:
         """Whether a product of two tensors allows no good tile, and enough rows share what would be packed."""
         left, right = (static_shape(a.ty) or () for a in call.args)
         if str(call.ty.dtype) not in _FLOATS or left[:-2] != right[:-2] or len(right) < 2:
             return False
-        uneven = right[-1] % vectors.lanes > 0 or vectors.filled(left[-2]) > left[-2]
-        return uneven and _LEAST_SHARE * right[-1] >= vectors.lanes and left[-2] >= _SHARED
+        uneven = right[-1] % lanes > 0 or filled > left[-2]
+        return uneven and _LEAST_SHARE * right[-1] >= lanes and left[-2] >= _SHARED
 
-    def _packed_at_run_time(self, tensor: Any, lanes: int) -> Any:
+    def _packed_at_run_time(self, tensor: Any, blocks: int, lanes: int) -> Any:
         *outer, depth, channels = static_shape(tensor.ty) or ()
 
         def pack(x: te.Tensor) -> te.Tensor:
@@ -143,7 +145,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
                 zero = tvm.tirx.const(0, x.dtype)
                 return tvm.tirx.if_then_else(column < channels, x[(*batch, k, column)], zero)
 
-            return te.compute((*outer, -(-channels // lanes), depth, lanes), element, name="packed")
+            return te.compute((*outer, blocks, depth, lanes), element, name="packed")
 
         return self.builder_.emit(self.builder_.call_te(pack, tensor, primfunc_name_hint="pack"))
 
@@ -159,10 +161,11 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
     def _vectors(self, weight: Array) -> Vectors:
         return Vectors.of(self._target, str(weight.dtype))
 
-    def _pack(self, weight: Array) -> Array:
-        """Output channels last, shape [..., channels], to [blocks, ..., lanes]."""
+    def _pack(self, weight: Array, blocks: int = 1) -> Array:
+        """Output channels last, shape [..., channels], to [blocks, ..., lanes], at least so many blocks."""
         lanes = self._vectors(weight).lanes
-        filled = np.pad(weight, [(0, 0)] * (weight.ndim - 1) + [(0, -weight.shape[-1] % lanes)])
+        more = max(-weight.shape[-1] % lanes, blocks * lanes - weight.shape[-1])
+        filled = np.pad(weight, [(0, 0)] * (weight.ndim - 1) + [(0, more)])
         blocked = filled.reshape(*weight.shape[:-1], -1, lanes)
         return np.ascontiguousarray(np.moveaxis(blocked, -2, 0))
 

@@ -36,7 +36,7 @@ from search.space import Draft, enumerate_drafts
 from search.spaces.knobs import Constraint, Value
 from search.spaces.template import TemplateSpace, check_extents
 from search.spaces.tir import module_of
-from search.vectors import SPARE, Vectors
+from search.vectors import Vectors
 
 SPACE_NAME = "contraction/2"
 
@@ -287,7 +287,7 @@ class ContractionSpace(TiledSpace):
         height = outer[-1] if outer else 1
         lanes = self._lanes
         self._fetched = about.weights if ahead.pays(math.prod(outer) * columns) else None
-        registers = vectors.registers - (0 if self._fetched is None else SPARE)
+        registers = vectors.registers - (0 if self._fetched is None else self._vectors.spare)
         knobs: dict[str, tuple[Value, ...]] = {
             "order": ("weights", "inputs"),
             "n": VECTORS,

@@ -25,6 +25,8 @@ from search.vectors import Vectors
 SPACE_NAME = "loops/1"
 
 VECTORS = (1, 2, 4, 8)
+_PIECES = range(32, 3, -1)  # numbers, written one after another: some lines of a cache
+_CLOSE = 8192  # numbers that the first level of caches holds
 ENOUGH_BYTES = 1 << 16  # to move, before a second core is worth what waking it costs (microseconds)
 
 
@@ -68,7 +70,27 @@ class LoopSpace(TemplateSpace):
         elif reduced and self._width(s, reduced[-1]):
             self._along(s, block, spatial, reduced, parallel)
         else:
-            self._tiles(s, spatial, parallel)
+            self._tiles(s, self._ordered(s, block, spatial), parallel)
+
+    def _ordered(self, s: Schedule, block: Any, spatial: list[Any]) -> list[Any]:
+        """Of a transposition: the output's innermost axis, or a piece of it, within that of the input.
+
+        So what is read lies together, too, and stays in the first level of caches until all of it was used.
+        """
+        if len(s.get(block).reads) != 1:
+            return spatial
+        used = undefined_vars(list(s.get(block).reads[0].region)[-1].min)
+        axes = [a.var for a in s.get(block).iter_vars]
+        inner = [x for x, axis in zip(spatial, axes, strict=False) if axis in used]
+        if len(inner) != 1 or inner[0].same_as(spatial[-1]):
+            return spatial
+        extent = piece = int(s.get(spatial[-1]).extent)
+        if extent * int(s.get(inner[0]).extent) > _CLOSE:
+            piece = next((n for n in _PIECES if extent % n == 0), extent)
+        pieces, within = s.split(spatial[-1], [None, piece])
+        order = [*(x for x in spatial[:-1] if not x.same_as(inner[0])), pieces, inner[0], within]
+        s.reorder(*order)
+        return order
 
     def _across(
         self, s: Schedule, block: Any, spatial: list[Any], reduced: list[Any], vectors: int, parallel: bool

@@ -21,7 +21,7 @@ from search.spaces import contraction
 from search.spaces.knobs import Constraint, Value
 from search.spaces.template import TemplateSpace
 from search.spaces.tir import module_of
-from search.vectors import SPARE, Vectors
+from search.vectors import Vectors
 
 SPACE_NAME = "winograd/2"
 
@@ -66,7 +66,7 @@ class WinogradSpace(TemplateSpace):
         self._lanes = int(np.gcd(outputs, self._vectors.lanes))
         self._input_lanes = int(np.gcd(inputs, self._vectors.lanes))
         lanes = self._lanes
-        registers = self._vectors.registers - (0 if self._fetched is None else SPARE)
+        registers = self._vectors.registers - (0 if self._fetched is None else self._vectors.spare)
         knobs: dict[str, tuple[Value, ...]] = {
             "n": contraction.VECTORS,
             "y": contraction.ROWS,
