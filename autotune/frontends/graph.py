@@ -20,6 +20,7 @@ from autotune.frontends.fold import fold_constants
 from autotune.frontends.fusion import fuse
 from autotune.frontends.layout import to_channels_last
 from autotune.frontends.model import ModelInput, SourceModel, check_sizes, quiet
+from autotune.frontends.normalization import decompose_norms
 from autotune.frontends.packing import pack_weights
 from autotune.frontends.transposed import to_convolutions
 from autotune.frontends.vectormath import vectorize_math
@@ -87,6 +88,7 @@ def lower(source: SourceModel, target: Target) -> Model:
     """
     check_sizes(source.module, source.name)
     module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
+    module = fold_constants(decompose_norms(module))
     module = split_concatenations(to_convolutions(fold_affine(module)))
     module = to_channels_last(module, target)
     module = pack_weights(vectorize_math(module, target), target)
