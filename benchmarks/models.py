@@ -78,7 +78,9 @@ def main() -> None:
     results: dict[str, Any] = {}
     names = options.models.split(",")
     for name in names:
-        results[name] = {} if options.reuse else tune(name, options.minutes, options.out / Path(name).stem, console)
+        results[name] = (
+            {} if options.reuse else tune(name, options.minutes, options.out / Path(name).stem, console)
+        )
     if not options.no_bench:
         bench(names, options.out, options.rounds, results, console)
     (options.out / "models.json").write_text(json.dumps(results, indent=1))
@@ -93,7 +95,9 @@ def bench(names: list[str], out: Path, rounds: int, results: dict[str, Any], con
     ratios = []
     for name in names:
         with console.status(name) as status:
-            result = bench_model(name, out / Path(name).stem, usable_cores(), rounds, {}, None, None, status.update)
+            result = bench_model(
+                name, out / Path(name).stem, usable_cores(), rounds, {}, None, None, status.update
+            )
         print_bench(result, console)
         results[name]["bench"] = json.loads(result.to_json())
         ours, *peers = (e.median_s for e in result.entries if e.median_s)

@@ -1,5 +1,6 @@
 """What a CPU computes with, as the shape of its kernels depends on it."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,14 +35,14 @@ class Vectors:
         return cls(lanes, registers, int(target.attrs.get("num-cores", 1)))
 
     def needed(self, vectors: int, rows: int) -> int:
-        """Registers for a tile of so many vectors by rows: its sums, weights, and an input for all of a row."""
+        """Registers for a tile of so many vectors by rows: its sums, weights, and an input."""
         return vectors * rows + vectors + (rows > 1)
 
     def cycles(self, vectors: int, rows: int, inputs: int | None = None) -> float:
         """Half cycles for a term of each sum of a tile.
 
-        There are two additions and nearly two loads a cycle, an addition takes four, and weights come from the
-        second level of caches, a vector a cycle.
+        There are two additions and nearly two loads a cycle, an addition takes four, and weights come from
+        the second level of caches, a vector a cycle.
 
         Args:
             inputs: How many are loaded for a term; None for one a row.
@@ -51,23 +52,23 @@ class Vectors:
 
     @property
     def spare(self) -> int:
-        """Registers to leave free where a loop stands around the innermost; else LLVM keeps sums in memory."""
+        """Registers to leave free where a loop is around the innermost; else LLVM keeps sums in memory."""
         return 4 if self.registers > 16 else 1
 
     def filled(self, rows: int, blocks: int, others: int = 1) -> tuple[int, int]:
-        """To how many rows and vectors to fill up, so that they can be cut into tiles that use well what they load.
+        """To how many rows and vectors to fill up, to cut them into tiles that use well what they load.
 
         Args:
             others: Rows beside each of these that a tile may take in as well, such as lines of an image.
         """
         more = range(rows, rows + rows // 8 + 2) if rows >= _FEW else [rows]
         sizes = [(r, b) for r in more for b in range(blocks, blocks + blocks // 8 + 1)]
-        return min(sizes, key=lambda size: (size[0] * size[1] * self._best(*size, others), size))
+        return min(sizes, key=lambda size: (math.prod(size) * self._best(size[0], size[1], others), size))
 
     def price(self, rows: int, blocks: int, others: int = 1) -> float:
         """Half cycles for a term of each sum in the best tiles, what was filled up included."""
-        size = self.filled(rows, blocks, others)
-        return size[0] * size[1] / (rows * blocks) * self._best(*size, others)
+        more, wider = self.filled(rows, blocks, others)
+        return more * wider / (rows * blocks) * self._best(more, wider, others)
 
     def _best(self, rows: int, blocks: int, others: int) -> float:
         return min(
@@ -75,7 +76,9 @@ class Vectors:
             for x in range(1, min(rows, self.registers) + 1)
             for y in range(1, min(others, 8) + 1)
             for n in range(1, min(blocks, 8) + 1)
-            if rows % x == 0 and others % y == 0 and blocks % n == 0
+            if rows % x == 0
+            and others % y == 0
+            and blocks % n == 0
             and self.needed(n, x * y) <= self.registers - self.spare
         )
 

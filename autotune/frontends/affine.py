@@ -10,7 +10,9 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 
 from autotune.frontends.fold import Array, Bindings, constant, fold_constants, with_main
 
-_OUTPUTS = {f"relax.nn.conv{n}d{kind}": axis for n in (1, 2, 3) for kind, axis in (("", 0), ("_transpose", 1))}
+_OUTPUTS = {
+    f"relax.nn.conv{n}d{kind}": axis for n in (1, 2, 3) for kind, axis in (("", 0), ("_transpose", 1))
+}
 """The axis of the weights that is that of output channels."""
 
 _OPERATIONS = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
@@ -18,7 +20,7 @@ _OPERATIONS = {"relax.add", "relax.subtract", "relax.multiply", "relax.divide"}
 
 @dataclass(frozen=True)
 class _Affine:
-    """``scale * convolution + shift``, one value a channel: float64 [channels]; ``weight`` is OIHW or IOHW."""
+    """``scale * convolution + shift``, one value a channel: float64 [channels]; ``weight``: OIHW or IOHW."""
 
     convolution: Any
     weight: Array

@@ -3,9 +3,9 @@
 A convolution wants its channels last: the inner loop is then a vector of output channels, which is what CPUs'
 vector units want. So each takes its input and leaves its output that way. That the model has its channels
 second is kept as a note beside the tensor (``_View``), not computed: operators that do not care about the
-order of dimensions work on the tensor as it lies, and a transposition in the model only changes the note. What
-does care gets a transposed copy, one for all who ask. The places of an image may be noted as merged, too: a
-convolution of 13x13 places by a window of 1x1 is a matrix product of 169 rows, which make better tiles than 13.
+order of dimensions work on the tensor as it lies, and a transposition in the model only changes the note.
+What does care gets a transposed copy, one for all who ask. The places of an image may be noted as merged,
+too: a convolution of 13x13 places by a window of 1x1 is a product of 169 rows, which make better tiles.
 
 TVM's ``ConvertLayout`` does this for some operators and puts two transpositions around each other one, which
 keeps it from fusing with its convolution: a hard swish, a clip, a channel shuffle, a layer norm.
@@ -33,13 +33,16 @@ _GAIN = 0.95  # of the time: for less, reshapes are not worth their calls
 _ELEMENTWISE = {
     f"relax.{name}"
     for name in (
-        "abs acos acosh add asin asinh astype atan atan2 atanh bitwise_and bitwise_not bitwise_or bitwise_xor ceil "
-        "clip cos cosh divide equal erf exp floor floor_divide floor_mod greater greater_equal isfinite isinf "
-        "isnan less less_equal log logical_and logical_not logical_or logical_xor maximum minimum mod multiply "
-        "negative not_equal power round rsqrt sigmoid sign sin sinh sqrt square subtract tan tanh trunc where "
-        "nn.gelu nn.gelu_tanh nn.leakyrelu nn.relu nn.relu6 nn.selu nn.silu nn.softplus"
-    ).split()
-}
+        "abs", "acos", "acosh", "add", "asin", "asinh", "astype", "atan", "atan2", "atanh",
+        "bitwise_and", "bitwise_not", "bitwise_or", "bitwise_xor", "ceil", "clip", "cos", "cosh",
+        "divide", "equal", "erf", "exp", "floor", "floor_divide", "floor_mod", "greater",
+        "greater_equal", "isfinite", "isinf", "isnan", "less", "less_equal", "log", "logical_and",
+        "logical_not", "logical_or", "logical_xor", "maximum", "minimum", "mod", "multiply",
+        "negative", "not_equal", "power", "round", "rsqrt", "sigmoid", "sign", "sin", "sinh",
+        "sqrt", "square", "subtract", "tan", "tanh", "trunc", "where", "nn.gelu", "nn.gelu_tanh",
+        "nn.leakyrelu", "nn.relu", "nn.relu6", "nn.selu", "nn.silu", "nn.softplus",
+    )
+}  # fmt: skip
 _STATISTICS = {f"relax.{name}" for name in ("max", "mean", "min", "prod", "std", "sum", "variance")}
 _ALONG_ONE_AXIS = {"relax.nn.log_softmax", "relax.nn.prelu", "relax.nn.softmax"}
 _RESHAPES = {"relax.expand_dims", "relax.flatten", "relax.reshape", "relax.squeeze"}
@@ -66,9 +69,12 @@ class _View:
         return self.order.index(axis % len(self.order))
 
 
+Rule = Callable[..., _View | tuple[_View, ...] | None]
+
+
 @mutator
 class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
-    """Rewrites ``main``. A rule takes a call of the model and gives what is there for its result, if it can."""
+    """Rewrites ``main``. A rule takes a call of the model and gives what is there for its result, or None."""
 
     def __init__(self, module: tvm.IRModule, target: Target) -> None:
         super().__init__(module)
@@ -97,11 +103,11 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
 
     def _view(self, value: Any) -> _View | tuple[_View, ...] | None:
         if isinstance(value, relax.TupleGetItem) and (parts := self._tuples.get(value.tuple_value)):
-            return parts[value.index]
-        if not isinstance(value, relax.Call) or not all(static_shape(t) is not None for t in _tensors(value.ty)):
+            return parts[int(value.index)]
+        if not isinstance(value, relax.Call) or None in map(static_shape, _tensors(value.ty)):
             return None
         name = str(getattr(value.op, "name", ""))
-        rule = next((rule for names, rule in self._RULES if name in names), None)
+        rule: Rule | None = next((rule for names, rule in self._RULES if name in names), None)
         return rule(self, value) if rule else None
 
     # Rules
@@ -113,8 +119,9 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
             return None
         if self._is_product(call):
             order, (*places, _) = _last(rank), (_shape(call)[o] for o in _last(rank))
-            matrix = relax.const(constant(call.args[1]).reshape(_shape(call.args[1])[:2]).T.copy())
-            product = relax.op.matmul(self._merged(call.args[0], order), matrix)
+            weight = self._get(call.args[1], (*range(2, rank), 1, 0))
+            matrix = relax.op.reshape(weight, _shape(call.args[1])[1::-1])
+            product = relax.op.matmul(self._merged(call.args[0], order), self.builder_.emit(matrix))
             return _View(self.builder_.emit(product), order, (*places, _shape(call)[1]))
         x = self._get(call.args[0], _last(rank))
         weight = self._get(call.args[1], (*range(2, rank), 1, 0))
@@ -125,7 +132,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         return self._made(call, [x, weight], attrs, _last(rank))
 
     def _is_product(self, call: Any) -> bool:
-        """Whether a convolution is a matrix product, and places of the whole image make better tiles than a line's."""
+        """Whether a convolution is a product of matrices whose tiles are better than those of a line."""
         attrs, weight, (images, channels, *extents) = call.attrs, constant(call.args[1]), _shape(call)
         plain = {*_shape(call.args[1])[2:], *map(int, attrs.strides), int(attrs.groups)} == {1}
         if weight is None or len(extents) < 2 or not plain or any(map(int, attrs.padding)):
@@ -163,7 +170,11 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
             return None
         view = self._known(call.args[0]) or _View(self.visit_expr(call.args[0]), _natural(call.args[0]))
         axes = call.attrs.axes
-        turned = [int(a) % len(view.order) for a in axes] if axes is not None else [*reversed(range(len(view.order)))]
+        turned = (
+            [int(a) % len(view.order) for a in axes]
+            if axes is not None
+            else [*reversed(range(len(view.order)))]
+        )
         return _View(view.tensor, tuple(turned.index(o) for o in view.order))
 
     def _statistic(self, call: Any) -> _View | None:
@@ -209,13 +220,17 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         if view is None or call.attrs.axis is None:
             return None
         tensors = relax.Tuple([self._get(part, view.order) for part in parts])
-        return self._made(call, [tensors], _changed(call.attrs, axis=view.place(int(call.attrs.axis))), view.order)
+        return self._made(
+            call, [tensors], _changed(call.attrs, axis=view.place(int(call.attrs.axis))), view.order
+        )
 
     def _split(self, call: Any) -> tuple[_View, ...] | None:
         view = self._known(call.args[0])
         if view is None:
             return None
-        made = self._made(call, [view.tensor], _changed(call.attrs, axis=view.place(int(call.attrs.axis))), view.order)
+        made = self._made(
+            call, [view.tensor], _changed(call.attrs, axis=view.place(int(call.attrs.axis))), view.order
+        )
         parts = range(len(call.ty.fields))
         return tuple(_View(self.builder_.emit(relax.TupleGetItem(made.tensor, n)), view.order) for n in parts)
 
@@ -242,7 +257,9 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
             return None
         widths = [int(w) for w in call.attrs.pad_width]
         moved = [w for o in view.order for w in widths[2 * o : 2 * o + 2]]
-        return self._made(call, [view.tensor, *call.args[1:]], _changed(call.attrs, pad_width=moved), view.order)
+        return self._made(
+            call, [view.tensor, *call.args[1:]], _changed(call.attrs, pad_width=moved), view.order
+        )
 
     def _product(self, call: Any) -> _View | None:
         """By a matrix, if the dimension that is summed over lies innermost."""
@@ -272,7 +289,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         order = (*(n for n in range(len(_shape(call))) if n not in after), *after)
         return _View(self.builder_.emit(relax.op.reshape(x, [_shape(call)[o] for o in order])), order)
 
-    _RULES: ClassVar[list[tuple[set[str], Callable[..., Any]]]] = [
+    _RULES: ClassVar[list[tuple[set[str], Rule]]] = [
         (_CONVOLUTIONS, _convolution),
         (_IMAGES, _image),
         (_ELEMENTWISE, _elementwise),

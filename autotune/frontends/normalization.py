@@ -1,7 +1,8 @@
 """Group and instance norms in operators that vectors, other layouts and neighbours take well.
 
-A mean over an image and the channels of a group is the mean of the channels' means: so the large part is a sum over the
-image in vectors of channels, whatever the groups. In one kernel, as TVM has it, sums go number by number.
+A mean over an image and the channels of a group is the mean of the channels' means: so the large part is a
+sum over the image in vectors of channels, whatever the groups. In one kernel, as TVM has it, sums go number
+by number.
 """
 
 from typing import Any

@@ -81,7 +81,9 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
             if any((*before, *after)):
                 padded = topi.nn.pad(x, [0, *before, 0], [0, *after, 0], name="padded")
             last = int(padded.shape[-2]) - 1
-            places = [te.reduce_axis((0, n), f"r{axis}") for n, axis in zip(window, "zyx"[-spatial:], strict=True)]
+            places = [
+                te.reduce_axis((0, n), f"r{axis}") for n, axis in zip(window, "zyx"[-spatial:], strict=True)
+            ]
             rc = te.reduce_axis((0, terms), "rc")
 
             def term(b: Any, *at: Any) -> Any:
@@ -91,7 +93,8 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
                     read[-1] = tvm.tirx.min(read[-1], last)  # what is computed from it is cropped
                 first = c // lanes // own * terms if groups > 1 else 0
                 return te.sum(
-                    padded[(b, *read, first + rc)] * w[(c // lanes, *places, rc, c % lanes)], axis=[*places, rc]
+                    padded[(b, *read, first + rc)] * w[(c // lanes, *places, rc, c % lanes)],
+                    axis=[*places, rc],
                 )
 
             shape = (images, *extents, int(w.shape[0]) * lanes)
@@ -128,7 +131,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         return self._emit(matmul, "matmul", call.args[0], packed)
 
     def _ragged(self, call: Any, lanes: int, filled: int) -> bool:
-        """Whether a product of two tensors allows no good tile, and enough rows share what would be packed."""
+        """Whether a product of two tensors has no good tiles, and enough rows share what would be packed."""
         left, right = (static_shape(a.ty) or () for a in call.args)
         if str(call.ty.dtype) not in _FLOATS or left[:-2] != right[:-2] or len(right) < 2:
             return False

@@ -1,12 +1,13 @@
 """Transposed convolutions as convolutions.
 
-With stride s, every s-th output takes the same weights: ``y[q s + r - p] = sum over t of x[q - t] w[r + s t]``
-(p: padding, and so for each axis). So there are s convolutions with a window of size / s, one for each r. They
-are computed as one with s times as many channels, which then are put between each other. As TVM writes it, zeros are put
-between the inputs, and most of the work is to multiply by them.
+With stride s, every s-th output takes the same weights: ``y[q s + r - p] = sum of x[q - t] w[r + s t]``
+with padding p, along each axis. So there are s convolutions with a window of size / s, one for each r. They
+are computed as one with s times as many channels, which then are put between each other. As TVM writes it,
+zeros are put between the inputs, and most of the work is to multiply by them.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -94,7 +95,9 @@ class _Rewriter(PyExprMutator):  # type: ignore[misc]
         emit, output = self.builder_.emit, static_shape(call.ty) or ()
         convolve = {1: relax.op.nn.conv1d, 2: relax.op.nn.conv2d, 3: relax.op.nn.conv3d}[len(axes)]
         padding = [*(axis.before for axis in axes), *(axis.after for axis in axes)]
-        sums = emit(convolve(call.args[0], relax.const(weight, str(weight.dtype)), padding=padding, groups=groups))
+        sums = emit(
+            convolve(call.args[0], relax.const(weight, str(weight.dtype)), padding=padding, groups=groups)
+        )
         strides, places = [axis.stride for axis in axes], [axis.places for axis in axes]
         if max(strides) == 1 and places == list(output[2:]):
             return sums
@@ -114,19 +117,26 @@ class _Rewriter(PyExprMutator):  # type: ignore[misc]
 def _dilated(weight: Array, dilation: list[int]) -> Array:
     window = [(n - 1) * d + 1 for n, d in zip(weight.shape[2:], dilation, strict=True)]
     wide = np.zeros((*weight.shape[:2], *window), weight.dtype)
-    wide[(..., *(slice(None, None, d) for d in dilation))] = weight
+    wide[_every(dilation)] = weight
     return wide
 
 
+def _every(steps: Sequence[int], first: Sequence[int] = ()) -> tuple[Any, ...]:
+    """An index of the last axes: every so many, from the first ones on."""
+    return (..., *(slice(r, None, s) for r, s in zip(first or (0,) * len(steps), steps, strict=True)))
+
+
 def _apart(weight: Array, axes: list[_Axis], groups: int) -> Array:
-    """Weights [inputs, outputs of a group, window] as [groups * strides * outputs, inputs of a group, taken]."""
+    """Weights [inputs, outputs of a group, window] as [phases of all outputs, inputs of a group, taken]."""
     inputs, own = weight.shape[0] // groups, weight.shape[1]
     strides, taken = [axis.stride for axis in axes], [axis.taken for axis in axes]
     fill = [(0, t * s - n) for t, s, n in zip(taken, strides, weight.shape[2:], strict=True)]
-    filled = np.pad(weight, [(0, 0), (0, 0), *fill]).reshape(groups, inputs, own, *[t * s for t, s in zip(taken, strides, strict=True)])
+    filled = np.pad(weight, [(0, 0), (0, 0), *fill]).reshape(
+        groups, inputs, own, *[t * s for t, s in zip(taken, strides, strict=True)]
+    )
     made = np.empty((groups, math.prod(strides), own, inputs, *taken), weight.dtype)
     for n, phase in enumerate(product(*map(range, strides))):
-        share = filled[(..., *(slice(r, None, s) for r, s in zip(phase, strides, strict=True)))]
+        share = filled[_every(strides, phase)]
         made[:, n] = np.flip(share, tuple(range(3, share.ndim))).swapaxes(1, 2)
     return made.reshape(-1, inputs, *taken)
 

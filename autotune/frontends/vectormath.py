@@ -61,8 +61,8 @@ def _softmax(x: te.Tensor, axis: int, lanes: int) -> te.Tensor:
 
     def along(combine: Any, join: Any, values: te.Tensor, name: str) -> te.Tensor:
         def part(first: int, last: int) -> te.Tensor:
-            k = te.reduce_axis((first, last), "k")
-            return te.compute(outer, lambda *i: combine(values[(*i, k)], axis=k), name=name)
+            k = te.reduce_axis((0, last - first), "k")
+            return te.compute(outer, lambda *i: combine(values[(*i, first + k)], axis=k), name=name)
 
         vectors, rest = part(0, whole), part(whole, extent)
         return te.compute(outer, lambda *i: join(vectors(*i), rest(*i)), name=f"{name}_of_both")

@@ -318,7 +318,14 @@ class ContractionSpace(TiledSpace):
         _, imbalance = self._vectors.spread([*outer, *tiles])
         moved = about.weight_bytes if order == "inputs" else about.input_bytes
         # What is fetched ahead lies in the cache beside what is used.
-        return cycles * imbalance, moved, 0 if self._fetched is None else n, -n * y * x, -rows, abs(unroll - 2)
+        return (
+            cycles * imbalance,
+            moved,
+            0 if self._fetched is None else n,
+            -n * y * x,
+            -rows,
+            abs(unroll - 2),
+        )
 
     def _apply(  # type: ignore[override]
         self, s: Schedule, order: str, n: int, y: int, x: int, rows: int, unroll: int

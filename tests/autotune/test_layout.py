@@ -70,6 +70,8 @@ CASES: dict[str, tuple[nn.Module, tuple[int, ...], int]] = {
     "channel shuffle": (Net(shuffled), (2, 3, 7, 6), 3),
     "layer norm": (Net(normalized), (2, 3, 7, 6), 2),
     "group norm": (Net(nn.GroupNorm(2, 8)), (2, 3, 7, 6), 2),
+    "instance norm": (Net(nn.InstanceNorm2d(8, affine=True)), (1, 3, 7, 6), 2),
+    "norm of one axis": (Net(nn.GroupNorm(4, 8), axes=1), (2, 3, 14), 2),
     "split and joined": (Net(split, after=10), (2, 3, 7, 6), 2),
     "product": (Net(linear), (2, 3, 7, 6), 2),
     "pooling": (Net(nn.Sequential(nn.MaxPool2d(3, 2, 1), nn.AvgPool2d(2, 1))), (2, 3, 9, 8), 2),
@@ -78,7 +80,10 @@ CASES: dict[str, tuple[nn.Module, tuple[int, ...], int]] = {
     "rows for columns": (Net(turned), (2, 3, 7, 6), 3),
     "one axis": (Net(nn.Sequential(nn.ReLU(), nn.MaxPool1d(2)), axes=1), (2, 3, 14), 2),
     "three axes": (Net(nn.Sequential(nn.ReLU(), nn.MaxPool3d(2)), axes=3), (2, 3, 6, 7, 6), 2),
-    "one place": (nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)), (1, 3, 7, 6), 1),
+    "one place": (
+        nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)),
+        (1, 3, 7, 6), 1,
+    ),
     "all turned at once": (Net(lambda x: x.mT.contiguous().mT), (1, 3, 7, 6), 2),
 }  # fmt: skip
 
@@ -123,7 +128,11 @@ class Residual(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.narrow, self.window, self.wide = nn.Conv2d(32, 16, 1), nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 32, 1)
+        self.narrow, self.window, self.wide = (
+            nn.Conv2d(32, 16, 1),
+            nn.Conv2d(16, 16, 3, padding=1),
+            nn.Conv2d(16, 32, 1),
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.relu(x)
@@ -173,4 +182,6 @@ def test_numbers_stay_in_their_places() -> None:
     """A transposition twice over is none."""
     model = lowered(Net(lambda x: x.permute(2, 3, 0, 1).permute(2, 3, 0, 1)), (1, 3, 7, 6))
     (actual,) = outputs_of(model, {}, *random_inputs(model.inputs))
-    np.testing.assert_allclose(actual, model.source.reference(random_inputs(model.inputs))[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        actual, model.source.reference(random_inputs(model.inputs))[0], rtol=1e-4, atol=1e-5
+    )

@@ -44,6 +44,20 @@ def conv2d(w: Array, strides: int = 1, padding: int = 0, dilation: int = 1, **mo
     return lambda b, x: b.emit(relax.op.nn.conv2d(x, const(w), strides, padding, dilation, **layout))
 
 
+def conv(axes: int, w: Array, **more: Any) -> Build:
+    """Channels last, along one axis or three."""
+    named = "DHW"[3 - axes :]
+    layout = {"data_layout": f"N{named}C", "kernel_layout": f"{named}IO", **more}
+    operator = {1: relax.op.nn.conv1d, 3: relax.op.nn.conv3d}[axes]
+    return lambda b, x: b.emit(operator(x, const(w), **layout))
+
+
+def with_itself(b: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
+    """The scores of an attention: a product of two tensors."""
+    turned = b.emit(relax.op.permute_dims(x, [0, 2, 1]))
+    return b.emit(relax.op.matmul(b.emit(relax.op.matmul(x, turned)), x))
+
+
 def matmul(w: Array, times: int = 1, **more: Any) -> Build:
     def build(b: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
         shared = const(w)
@@ -113,6 +127,14 @@ CASES = {
     "few channels": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, LANES // 4 - 1)), [4]),
     "grouped": Case((1, 7, 7, 2 * LANES), conv2d(weight(3, 3, LANES, 2 * LANES), groups=2), [5]),
     "depthwise": Case((1, 7, 7, LANES), conv2d(weight(3, 3, 1, LANES), groups=LANES), [4]),
+    "groups of less than a vector": Case(
+        (1, 7, 7, 3 * LANES), conv2d(weight(3, 3, 6, 2 * LANES), padding=1, groups=LANES // 2), [5]
+    ),
+    "groups of no whole vectors": Case((1, 7, 7, 6), conv2d(weight(1, 1, 2, 3 * LANES), groups=3), [5]),
+    "many blocks": Case((1, 7, 13, 5), conv2d(weight(1, 1, 5, 29 * LANES)), [5]),
+    "one axis": Case((2, 37, 5), conv(1, weight(3, 5, LANES + 1), strides=2, padding=1), [4]),
+    "one axis in groups": Case((1, 9, 2 * LANES), conv(1, weight(3, LANES, 2 * LANES), groups=2), [4]),
+    "three axes": Case((1, 4, 5, 13, 5), conv(3, weight(2, 3, 3, 5, LANES), padding=1, dilation=2), [6]),
     "double": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, LANES, dtype="float64")), [5], "float64"),
     "half": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, 2 * LANES, dtype="float16")), [5], "float16"),
     "summed in float32": Case(
@@ -126,7 +148,9 @@ CASES = {
     "half matmul": Case((7, 9), matmul(weight(9, 2 * LANES, dtype="float16")), [3], "float16"),
     "vector": Case((9,), matmul(weight(9, LANES)), [2]),
     "vector of weights": Case((7, 9), matmul(weight(9)), [1]),
-    "batched weights": Case((2, 7, 9), matmul(weight(2, 9, LANES)), [3]),
+    "batched weights": Case((2, 4, 9), matmul(weight(2, 9, LANES)), [3]),
+    "repeated weights": Case((2, 4, 9), matmul(np.stack([weight(9, LANES)] * 2)), [3]),
+    "ragged": Case((2, 4 * LANES + 1, LANES + 3), with_itself, []),
     "left": Case((9, 16), matmul_of_left(weight(LANES, 9)), [2]),
     "integers": Case((7, 9), matmul(weight(9, LANES, dtype="int8"), out_dtype="int32"), [2], "int8"),
     "shared": Case((7, LANES), matmul(weight(LANES, LANES), 3), [3, 3, 3]),
@@ -199,6 +223,19 @@ def convolutions(draw: Any) -> Case:
 
 
 @st.composite
+def grouped(draw: Any) -> Case:
+    groups, inputs, outputs = (
+        draw(st.integers(2, 6)),
+        draw(st.integers(2, 5)),
+        draw(st.integers(1, LANES + 1)),
+    )
+    size, width = draw(st.integers(1, 3)), draw(LENGTHS)
+    assume(width >= size and 4 * groups * outputs >= LANES)
+    w = weight(size, size, inputs, groups * outputs)
+    return Case((1, 4, width, groups * inputs), conv2d(w, groups=groups), [5], reduction=size * size * inputs)
+
+
+@st.composite
 def products(draw: Any) -> Case:
     *outer, depth = draw(st.lists(st.integers(1, 7), min_size=1, max_size=3))
     shape = (*outer, draw(LENGTHS))
@@ -227,13 +264,13 @@ def check_with_schedules(case: Case, seed: int) -> None:
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.one_of(convolutions(), products()), st.integers(0, 2**32))
+@given(st.one_of(convolutions(), grouped(), products()), st.integers(0, 2**32))
 def test_any_convolution_and_product_is_packed(case: Case, seed: int) -> None:
     check_with_schedules(case, seed)
 
 
 @pytest.mark.slow
 @settings(max_examples=80, deadline=None)
-@given(st.one_of(convolutions(), products()), st.integers(0, 2**32))
+@given(st.one_of(convolutions(), grouped(), products()), st.integers(0, 2**32))
 def test_many_convolutions_and_products_are_packed(case: Case, seed: int) -> None:
     check_with_schedules(case, seed)
