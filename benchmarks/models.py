@@ -70,6 +70,7 @@ def main() -> None:
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--peers", help="such as openvino,onnxruntime; default: all")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--reuse", action="store_true", help="do not tune; bench what lies in --out")
     parser.add_argument("--no-bench", action="store_true", help="only tune")
@@ -82,12 +83,20 @@ def main() -> None:
             {} if options.reuse else tune(name, options.minutes, options.out / Path(name).stem, console)
         )
     if not options.no_bench:
-        bench(names, options.out, options.rounds, results, console)
+        peers = options.peers.split(",") if options.peers else None
+        bench(names, options.out, options.rounds, results, console, peers)
     (options.out / "models.json").write_text(json.dumps(results, indent=1))
 
 
-def bench(names: list[str], out: Path, rounds: int, results: dict[str, Any], console: Console) -> None:
-    """Measures each artifact beside all peers; prints the tables and the geometric means."""
+def bench(
+    names: list[str],
+    out: Path,
+    rounds: int,
+    results: dict[str, Any],
+    console: Console,
+    peers: list[str] | None = None,
+) -> None:
+    """Measures each artifact beside its peers, all or these; prints the tables and the geometric means."""
     from autotune.bench.run import bench_model
     from autotune.bench.table import print_bench
     from autotune.hardware import usable_cores
@@ -100,8 +109,8 @@ def bench(names: list[str], out: Path, rounds: int, results: dict[str, Any], con
             )
         print_bench(result, console)
         results[name]["bench"] = json.loads(result.to_json())
-        ours, *peers = (e.median_s for e in result.entries if e.median_s)
-        ratios.append(min(peers) / ours)
+        ours, *theirs = (e.median_s for e in result.entries if e.median_s)
+        ratios.append(min(theirs) / ours)
     console.print(
         f"fastest peer / ours: geometric mean {statistics.geometric_mean(ratios):.2f} "
         f"over {len(ratios)} models, worst {min(ratios):.2f}"

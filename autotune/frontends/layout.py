@@ -83,6 +83,10 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         self._tuples: dict[Any, tuple[_View, ...]] = {}
         self._copies: dict[tuple[Any, Order], Any] = {}
 
+    def visit_dataflow_block_(self, block: Any) -> Any:
+        self._copies.clear()  # they are variables of the block before
+        return super().visit_dataflow_block_(block)
+
     def visit_var_binding_(self, binding: Any) -> None:
         view = self._view(binding.value)
         if view is None:
@@ -169,12 +173,9 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         if constant(call.args[0]) is not None:
             return None
         view = self._known(call.args[0]) or _View(self.visit_expr(call.args[0]), _natural(call.args[0]))
-        axes = call.attrs.axes
-        turned = (
-            [int(a) % len(view.order) for a in axes]
-            if axes is not None
-            else [*reversed(range(len(view.order)))]
-        )
+        rank = len(view.order)
+        axes = reversed(range(rank)) if call.attrs.axes is None else call.attrs.axes
+        turned = [int(a) % rank for a in axes]
         return _View(view.tensor, tuple(turned.index(o) for o in view.order))
 
     def _statistic(self, call: Any) -> _View | None:
@@ -202,17 +203,6 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         arguments = [view.tensor, *map(self.visit_expr, call.args[1:])]
         return self._made(call, arguments, _changed(call.attrs, axes=places), view.order)
 
-    def _group_norm(self, call: Any) -> _View | None:
-        view = self._known(call.args[0])
-        if view is None:
-            return None
-        attrs = _changed(
-            call.attrs,
-            channel_axis=view.place(int(call.attrs.channel_axis)),
-            axes=sorted(view.place(int(a)) for a in call.attrs.axes),
-        )
-        return self._made(call, [view.tensor, *map(self.visit_expr, call.args[1:])], attrs, view.order)
-
     def _concatenation(self, call: Any) -> _View | None:
         joined = call.args[0]
         parts = list(joined.fields) if isinstance(joined, relax.Tuple) else []
@@ -220,19 +210,17 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         if view is None or call.attrs.axis is None:
             return None
         tensors = relax.Tuple([self._get(part, view.order) for part in parts])
-        return self._made(
-            call, [tensors], _changed(call.attrs, axis=view.place(int(call.attrs.axis))), view.order
-        )
+        attrs = _changed(call.attrs, axis=view.place(int(call.attrs.axis)))
+        return self._made(call, [tensors], attrs, view.order)
 
     def _split(self, call: Any) -> tuple[_View, ...] | None:
         view = self._known(call.args[0])
         if view is None:
             return None
-        made = self._made(
-            call, [view.tensor], _changed(call.attrs, axis=view.place(int(call.attrs.axis))), view.order
-        )
-        parts = range(len(call.ty.fields))
-        return tuple(_View(self.builder_.emit(relax.TupleGetItem(made.tensor, n)), view.order) for n in parts)
+        attrs = _changed(call.attrs, axis=view.place(int(call.attrs.axis)))
+        made = self._made(call, [view.tensor], attrs, view.order).tensor
+        parts = [self.builder_.emit(relax.TupleGetItem(made, n)) for n in range(len(call.ty.fields))]
+        return tuple(_View(part, view.order) for part in parts)
 
     def _slice(self, call: Any) -> _View | None:
         view = self._known(call.args[0])
@@ -257,9 +245,8 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
             return None
         widths = [int(w) for w in call.attrs.pad_width]
         moved = [w for o in view.order for w in widths[2 * o : 2 * o + 2]]
-        return self._made(
-            call, [view.tensor, *call.args[1:]], _changed(call.attrs, pad_width=moved), view.order
-        )
+        attrs = _changed(call.attrs, pad_width=moved)
+        return self._made(call, [view.tensor, *call.args[1:]], attrs, view.order)
 
     def _product(self, call: Any) -> _View | None:
         """By a matrix, if the dimension that is summed over lies innermost."""
@@ -297,7 +284,6 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         (_STATISTICS, _statistic),
         (_ALONG_ONE_AXIS, _along_one_axis),
         ({"relax.nn.layer_norm"}, _layer_norm),
-        ({"relax.nn.group_norm", "relax.nn.instance_norm"}, _group_norm),
         ({"relax.concat"}, _concatenation),
         ({"relax.split"}, _split),
         ({"relax.strided_slice"}, _slice),

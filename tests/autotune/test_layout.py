@@ -70,6 +70,7 @@ CASES: dict[str, tuple[nn.Module, tuple[int, ...], int]] = {
     "channel shuffle": (Net(shuffled), (2, 3, 7, 6), 3),
     "layer norm": (Net(normalized), (2, 3, 7, 6), 2),
     "group norm": (Net(nn.GroupNorm(2, 8)), (2, 3, 7, 6), 2),
+    "mirrored edges": (Net(nn.ReflectionPad2d((1, 2, 2, 1))), (1, 3, 7, 6), 2),
     "instance norm": (Net(nn.InstanceNorm2d(8, affine=True)), (1, 3, 7, 6), 2),
     "norm of one axis": (Net(nn.GroupNorm(4, 8), axes=1), (2, 3, 14), 2),
     "split and joined": (Net(split, after=10), (2, 3, 7, 6), 2),
