@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from tvm.target import Target
 from tvm.target.codegen import llvm_get_vector_width, target_has_features
 
+from search import ahead
+
 BALANCED = 1.05
 _LOAD = 1.08  # half cycles; tiles of one vector, which load as much as they add, show it
+_LOAD_OF_WEIGHTS = 2.5  # from the second level of caches, which tiles of few rows wait for
 _FEW = 4  # rows: whatever their number, weights are what takes the time
 
 
@@ -42,13 +45,13 @@ class Vectors:
         """Half cycles for a term of each sum of a tile.
 
         There are two additions and nearly two loads a cycle, an addition takes four, and weights come from
-        the second level of caches, a vector a cycle.
+        the second level of caches, nearly a vector a cycle.
 
         Args:
             inputs: How many are loaded for a term; None for one a row.
         """
         sums = vectors * rows
-        return max(sums, _LOAD * (vectors + (inputs or rows)), 2 * vectors, 8) / sums
+        return max(sums, _LOAD * (vectors + (inputs or rows)), _LOAD_OF_WEIGHTS * vectors, 8) / sums
 
     @property
     def spare(self) -> int:
@@ -71,6 +74,7 @@ class Vectors:
         return more * wider / (rows * blocks) * self._best(more, wider, others)
 
     def _best(self, rows: int, blocks: int, others: int) -> float:
+        free = self.registers - (self.spare if ahead.pays(rows * others) else 0)
         return min(
             self.cycles(n, x * y)
             for x in range(1, min(rows, self.registers) + 1)
@@ -79,7 +83,7 @@ class Vectors:
             if rows % x == 0
             and others % y == 0
             and blocks % n == 0
-            and self.needed(n, x * y) <= self.registers - self.spare
+            and self.needed(n, x * y) <= free
         )
 
     def spread(self, extents: Sequence[int]) -> tuple[int, float]:
