@@ -80,10 +80,7 @@ class Vectors:
             for x in range(1, min(rows, self.registers) + 1)
             for y in range(1, min(others, 8) + 1)
             for n in range(1, min(blocks, 8) + 1)
-            if rows % x == 0
-            and others % y == 0
-            and blocks % n == 0
-            and self.needed(n, x * y) <= free
+            if rows % x == 0 and others % y == 0 and blocks % n == 0 and self.needed(n, x * y) <= free
         )
 
     def spread(self, extents: Sequence[int]) -> tuple[int, float]:

@@ -39,6 +39,7 @@ NUMPY_OPS: dict[str, Callable[..., Any]] = {
     "relax.less": lambda a, b, _: a < b,
     "relax.where": lambda c, a, b, _: np.where(c, a, b),
     "relax.take": _take,
+    "relax.tile": lambda a, attrs: np.tile(a, _ints(attrs.repeats) or ()),
     "relax.permute_dims": lambda a, attrs: np.transpose(a, _ints(attrs.axes)),
     "relax.reshape": lambda a, shape, _: np.reshape(a, shape),
     "relax.broadcast_to": lambda a, shape, _: np.broadcast_to(a, shape),

@@ -25,7 +25,8 @@ class _Decomposer(PyExprMutator):  # type: ignore[misc]
             return call
         attrs, rank = call.attrs, len(shape)
         image = list(range(2, rank))
-        if int(attrs.channel_axis) != 1 or sorted(int(a) for a in attrs.axes) != image:
+        alone = {0} if shape[0] == 1 else set()  # as PyTorch exports it, images of a batch are channels
+        if int(attrs.channel_axis) != 1 or {int(a) for a in attrs.axes} - alone != set(image):
             return call
         x, scale, shift = call.args
         groups = int(attrs.num_groups) if name.endswith("group_norm") else shape[1]
