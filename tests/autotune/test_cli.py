@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from autotune.cli.app import main
 from docs.generate import error_classes
 from docs.generate import main as check_reference
 
@@ -66,14 +68,30 @@ def test_help_loads_nothing_heavy() -> None:
         (["run", "--nonsense"], 2, ["--nonsense"]),
     ],
 )
-def test_mistakes(tmp_path: Path, arguments: list[str], code: int, words: list[str]) -> None:
-    database = tmp_path / "records.db"
-    env = {"AUTOTUNE_DB": str(database)}
+def test_mistakes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    words: list[str],
+) -> None:
+    """In this process: to import torch and TVM anew for each takes seconds."""
+    monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "records.db"))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.chdir(ROOT)
+
+    def call_here(*words: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["autotune", *words])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0)
+
     if arguments[0] == "db":
-        call("db", "create", env=env)
-    done = call(*arguments, env=env)
-    said = done.stderr.strip()
-    assert done.returncode == code, said
+        assert call_here("db", "create") == 0
+    ended = call_here(*arguments)
+    said = capsys.readouterr().err.strip()
+    assert ended == code, said
     assert "Traceback" not in said
     if code != 2:
         assert said.startswith("autotune: ")

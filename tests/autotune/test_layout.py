@@ -165,7 +165,7 @@ OPERATIONS: dict[str, Function] = {
 }
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(
     st.lists(st.sampled_from(sorted(OPERATIONS)), min_size=1, max_size=5), st.integers(1, 2),
     st.sampled_from([5, 7, 13]),

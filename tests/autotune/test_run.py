@@ -187,7 +187,7 @@ def test_interrupted_killed_and_started_again(tmp_path: Path) -> None:
         assert 30 <= run.measured <= 31  # one may have been stored but not counted when the process died
 
 
-@pytest.mark.parametrize("error", [NoRecords("x"), OSError(28, "full")])
+@pytest.mark.parametrize("error", [pytest.param(NoRecords("x"), marks=pytest.mark.slow), OSError(28, "full")])
 def test_what_a_person_can_mend_leaves_the_run_resumable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

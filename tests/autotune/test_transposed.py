@@ -60,7 +60,7 @@ def transposed(draw: Any) -> tuple[nn.Module, tuple[int, ...]]:
     return module, (draw(st.integers(1, 2)), inputs, *extents)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=5, deadline=None)
 @given(transposed())
 def test_any_is_right(case: tuple[nn.Module, tuple[int, ...]]) -> None:
     module, shape = case
