@@ -2,10 +2,12 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -17,10 +19,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def call(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "autotune.cli", *arguments],
-        cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, **(env or {})},
-    )  # fmt: skip
+    """The command in this process: to import torch and TVM anew each time takes seconds."""
+    out, err, code = StringIO(), StringIO(), 0
+    with (
+        patch.dict(os.environ, env or {}), patch.object(sys, "argv", ["autotune", *arguments]),
+        patch("signal.signal"), chdir(ROOT), redirect_stdout(out), redirect_stderr(err),
+    ):  # fmt: skip
+        try:
+            main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
 
 
 def run_without(code: str, heavy: set[str]) -> None:
@@ -68,30 +77,13 @@ def test_help_loads_nothing_heavy() -> None:
         (["run", "--nonsense"], 2, ["--nonsense"]),
     ],
 )
-def test_mistakes(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    arguments: list[str],
-    code: int,
-    words: list[str],
-) -> None:
-    """In this process: to import torch and TVM anew for each takes seconds."""
-    monkeypatch.setenv("AUTOTUNE_DB", str(tmp_path / "records.db"))
-    monkeypatch.setattr(signal, "signal", lambda *_: None)
-    monkeypatch.chdir(ROOT)
-
-    def call_here(*words: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["autotune", *words])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0)
-
+def test_mistakes(tmp_path: Path, arguments: list[str], code: int, words: list[str]) -> None:
+    env = {"AUTOTUNE_DB": str(tmp_path / "records.db")}
     if arguments[0] == "db":
-        assert call_here("db", "create") == 0
-    ended = call_here(*arguments)
-    said = capsys.readouterr().err.strip()
-    assert ended == code, said
+        call("db", "create", env=env)
+    done = call(*arguments, env=env)
+    said = done.stderr.strip()
+    assert done.returncode == code, said
     assert "Traceback" not in said
     if code != 2:
         assert said.startswith("autotune: ")

@@ -119,6 +119,7 @@ def test_save_and_load(tuned: tuple[autotune.CompiledModel, str], tmp_path: Path
     assert np.array_equal(copy(inputs[0].numpy())[0], tuned[0](inputs[0].numpy())[0])
 
 
+@pytest.mark.slow
 def test_an_artifact_written_anew_is_not_the_old_one(tmp_path: Path) -> None:
     """dlopen goes by the path, so the second of two models in one place would be the first."""
     results = []
