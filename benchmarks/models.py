@@ -105,7 +105,7 @@ def bench(
     for name in names:
         with console.status(name) as status:
             result = bench_model(
-                name, out / Path(name).stem, usable_cores(), rounds, {}, None, None, status.update
+                name, out / Path(name).stem, usable_cores(), rounds, {}, None, peers, status.update
             )
         print_bench(result, console)
         results[name]["bench"] = json.loads(result.to_json())

@@ -22,6 +22,7 @@ from autotune.frontends.layout import to_channels_last
 from autotune.frontends.model import ModelInput, SourceModel, check_sizes, quiet
 from autotune.frontends.normalization import decompose_norms
 from autotune.frontends.packing import pack_weights
+from autotune.frontends.quantized import prepare_bytes, write_out_conversions
 from autotune.frontends.transposed import to_convolutions
 from autotune.frontends.vectormath import vectorize_math
 from search.problem import Task, digest
@@ -88,10 +89,10 @@ def lower(source: SourceModel, target: Target) -> Model:
     """
     check_sizes(source.module, source.name)
     module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
-    module = fold_constants(decompose_norms(module))
+    module = prepare_bytes(fold_constants(decompose_norms(module)), target)
     module = split_concatenations(to_convolutions(fold_affine(module)))
     module = to_channels_last(module, target)
-    module = pack_weights(vectorize_math(module, target), target)
+    module = write_out_conversions(pack_weights(vectorize_math(module, target), target))
     with target:
         module = fuse(relax.transform.LegalizeOps()(module))
     calls = _calls(module, source.name)

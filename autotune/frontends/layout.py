@@ -178,6 +178,13 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         turned = [int(a) % rank for a in axes]
         return _View(view.tensor, tuple(turned.index(o) for o in view.order))
 
+    def _bytes(self, call: Any) -> _View | None:
+        """Numbers that become bytes, or come from them, all by the same scale."""
+        view = self._known(call.args[0])
+        if view is None or any(math.prod(_shape(a)) > 1 for a in call.args[1:]):
+            return None
+        return self._made(call, [view.tensor, *call.args[1:]], call.attrs, view.order)
+
     def _statistic(self, call: Any) -> _View | None:
         view, axes = self._known(call.args[0]), call.attrs.axis
         if view is None or axes is None:
@@ -280,6 +287,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         (_CONVOLUTIONS, _convolution),
         (_IMAGES, _image),
         (_ELEMENTWISE, _elementwise),
+        ({"relax.dequantize", "relax.quantize"}, _bytes),
         ({"relax.permute_dims"}, _transposition),
         (_STATISTICS, _statistic),
         (_ALONG_ONE_AXIS, _along_one_axis),

@@ -22,6 +22,8 @@ from tvm.target import Target
 from autotune.frontends import winograd
 from autotune.frontends.fold import Array, constant, static_shape
 from autotune.frontends.fusion import FUSABLE
+from autotune.frontends.quantized import IntegerSum, depthwise_sums, integer_sums, scaled, whole_terms
+from search import dots
 from search.vectors import Vectors
 
 _FLOATS = ("float32", "float64", "float16")
@@ -39,12 +41,56 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
 
     def visit_call_(self, call: Any) -> Any:
         call = self.visit_expr_post_order(call)
+        if (integers := self._integers(call)) is not None:
+            return integers
         match getattr(call.op, "name", None):
             case "relax.nn.conv1d" | "relax.nn.conv2d" | "relax.nn.conv3d":
                 return self._convolution(call)
             case "relax.matmul":
                 return self._matmul(call)
         return call
+
+    def _integers(self, call: Any) -> Any:
+        """A convolution (NHWC) or product of bytes; None where it is none."""
+        found = IntegerSum.of(call, self._bound, last=True)
+        vectors = Vectors.of(self._target, "int32")
+        output = static_shape(call.ty) or ()
+        if found is None or not (vectors.dots or found.depthwise) or len(output) < 2:
+            return None
+        product, (*window, _, outputs) = call.op.name == "relax.matmul", found.weights.values.shape
+        spatial, x, zero = len(window), found.x.values, int(found.x.zero)
+        strides, padding, dilation = ((1,), (0, 0), (1,)) if product else _geometry(call.attrs)
+        before, after = [0, *padding[:spatial], 0], [0, *padding[spatial:], 0]
+        if product:
+            before = after = [0] * len(output)
+        elif call.attrs.data_layout[-1] != "C" or call.attrs.kernel_layout[-1] != "O":
+            return None
+        wanted, others = -(-outputs // vectors.lanes), 1 if product else math.prod(output[-3:-2])
+        columns, blocks = vectors.filled(output[-2], wanted, others)
+        if found.x.axes is not None:
+            x = self.builder_.emit(relax.op.permute_dims(x, list(found.x.axes)))
+        packed = relax.const(found.packed(vectors.lanes, blocks))
+        extents = (*output[:-2], columns, blocks * vectors.lanes)
+        if found.depthwise:
+            packed, extents = relax.const(found.weights.values.astype(np.float32)), output
+
+        def integers(x: te.Tensor, w: te.Tensor, offset: te.Tensor, scale: te.Tensor) -> te.Tensor:
+            padded = whole_terms(x, before, after, zero, 1 if found.depthwise else dots.TERMS)
+            if found.depthwise:
+                sums = depthwise_sums(padded, w, strides, dilation, output)
+            else:
+                sums = integer_sums(padded, w, strides, dilation, extents, output[-2])
+            return _crop(scaled(sums, offset, scale), output)
+
+        constants = (found.channelwise(v, extents[-1]) for v in (found.offset, found.scale))
+        return self.builder_.call_te(
+            integers, x, packed, *constants,
+            primfunc_name_hint="matmul_bytes" if product else f"conv{spatial}d_bytes",
+            primfunc_attrs={"op_pattern": FUSABLE},
+        )  # fmt: skip
+
+    def _bound(self, expr: Any) -> Any:
+        return self.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
 
     def _convolution(self, call: Any) -> Any:
         attrs, output = call.attrs, static_shape(call.ty) or ()
@@ -54,7 +100,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         layouts = (attrs.data_layout, attrs.kernel_layout, str(attrs.out_layout or attrs.data_layout))
         if weight is None or layouts != (f"N{axes}C", f"{axes}IO", f"N{axes}C") or not _same_dtype(call):
             return call
-        strides, padding, dilation = (_ints(v) for v in (attrs.strides, attrs.padding, attrs.dilation))
+        strides, padding, dilation = _geometry(attrs)
         groups = int(attrs.groups)
         if groups > 1 and weight.shape[-2] == 1:
             return call  # depthwise: there is no sum over channels
@@ -154,7 +200,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
 
     def _weight(self, expr: Any, rank: int) -> Array | None:
         """A constant with enough output channels for vectors of them to pay."""
-        value = constant(self.lookup_binding(expr) if isinstance(expr, relax.Var) else expr)
+        value = constant(self._bound(expr))
         if value is not None and value.ndim > rank == 2:  # PyTorch repeats a matrix for each of a batch
             value = _unrepeated(value)
         if value is None or value.ndim != rank or str(value.dtype) not in _FLOATS:
@@ -213,6 +259,11 @@ def _merged(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
     for n in range(joined):
         wide[..., n, :, :, n, :] = narrow[..., n, :]
     return wide.reshape(*window, joined * terms, outputs), groups // joined
+
+
+def _geometry(attrs: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Strides, padding and dilation of a convolution."""
+    return _ints(attrs.strides), _ints(attrs.padding), _ints(attrs.dilation)
 
 
 def _ints(values: Any) -> tuple[int, ...]:

@@ -10,6 +10,8 @@ sizes are knobs, few enough that the whole space can be known:
 - ``rows``: with shared inputs first, how many rows of tiles use the same weights before the next come.
 - ``unroll``: how many terms of the sum a turn of the innermost loop adds.
 
+Sums of 8-bit integers add four products a lane with one instruction (``dots``); a term is then one of these.
+
 Weights that few rows share are fetched ahead (``ahead``): no knob, for what it brings shows only in a model.
 
 ``first`` is the draft that a formula takes for the best.
@@ -29,7 +31,7 @@ from tvm.sym import Analyzer
 from tvm.target import Target
 from tvm.tirx.analysis import undefined_vars
 
-from search import ahead
+from search import ahead, dots
 from search.errors import UnsupportedWorkload, last_line
 from search.problem import Workload
 from search.space import Draft, enumerate_drafts
@@ -63,6 +65,8 @@ class Contraction:
             is none (depthwise), or it is no argument.
         weight_bytes: Of that operand.
         input_bytes: Of the other one.
+        dtype: Of the sum.
+        dots: Its innermost axis is of four products of 8-bit integers, which lie together in both operands.
         channelwise: The sum is over a window, and every channel is computed from one of the input.
         grouped: Which channels of the input are read depends on the channel of the output.
     """
@@ -76,8 +80,15 @@ class Contraction:
     weights: int | None
     weight_bytes: int
     input_bytes: int
+    dtype: str
+    dots: bool
     channelwise: bool
     grouped: bool
+
+    @property
+    def terms(self) -> tuple[int, ...]:
+        """Extents of the loops that add to the sum, the innermost last."""
+        return self.reduced[:-1] if self.dots else self.reduced
 
 
 def analyse(module: tvm.IRModule) -> Contraction:
@@ -114,6 +125,8 @@ def analyse(module: tvm.IRModule) -> Contraction:
         weights=argument_of(module, shared) if len(shared) == 1 else None,
         weight_bytes=sum(_bytes(r.source) for r in shared),
         input_bytes=sum(_bytes(r.source) for r in block.reads if r not in shared),
+        dtype=str(block.writes[0].source.dtype),
+        dots=_is_of_dots(block),
         channelwise=all(channel.same_as(spatial[-1]) for channel in read),
         grouped=any(spatial[-1] in undefined_vars(channel) for channel in read),
     )
@@ -141,6 +154,19 @@ def _is_sum(block: Any) -> bool:
 def _adds_products(store: Any) -> bool:
     value = getattr(store, "value", None)
     return isinstance(value, tirx.Add) and isinstance(value.b, tirx.Mul)
+
+
+def _is_of_dots(block: Any) -> bool:
+    """Whether the sum's innermost axis is what ``search.dots`` adds with one instruction."""
+    inner = block.iter_vars[-1]
+    innermost = [list(r.region)[-1].min for r in block.reads]
+    return (
+        [str(r.source.dtype) for r in block.reads] == ["uint8", "int8"]
+        and str(block.writes[0].source.dtype) == "int32"
+        and int(inner.dom.extent) == dots.TERMS
+        and innermost[1].same_as(inner.var)
+        and inner.var in undefined_vars(innermost[0])
+    )
 
 
 def _variables(region: Any) -> set[Any]:
@@ -262,14 +288,18 @@ class TiledSpace(TemplateSpace):
         s.reverse_compute_at(last, together if count == len(tiles) else tiles[-1], preserve_unit_loops=True)
         for loop in unrolled:
             s.unroll(loop)
-        s.vectorize(lane)
+        if not self._sum.dots:
+            s.vectorize(lane)
         *others, channels = s.get_loops(last)[-len(self._sum.spatial) :]
         lanes = math.gcd(self.workload.args[-1].shape[-1], self._lanes)
         vectors, stored = s.split(channels, [None, lanes])
         for loop in (*others, vectors):
             s.unroll(loop)
         s.vectorize(stored)
-        s.decompose_reduction(core, first)
+        zeros = s.decompose_reduction(core, first)
+        if self._sum.dots:
+            s.vectorize(s.get_loops(zeros)[-1])
+            s.tensorize(lane, dots.name(self._lanes))
 
 
 class ContractionSpace(TiledSpace):
@@ -282,11 +312,14 @@ class ContractionSpace(TiledSpace):
     def __init__(self, workload: Workload, target: Target) -> None:
         check_extents(workload)
         self._sum = about = analysed(workload)
-        self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
+        self._vectors = vectors = Vectors.of(target, about.dtype)
+        if about.dots and not vectors.dots:
+            raise UnsupportedWorkload(f"{workload.name}: the target has no instruction for sums of bytes")
         *outer, columns, channels = about.spatial
         height = outer[-1] if outer else 1
         lanes = self._lanes
-        self._fetched = about.weights if ahead.pays(math.prod(outer) * columns) else None
+        pays = ahead.pays(math.prod(outer) * columns) and not about.dots
+        self._fetched = about.weights if pays else None
         registers = vectors.registers - (0 if self._fetched is None else self._vectors.spare)
         knobs: dict[str, tuple[Value, ...]] = {
             "order": ("weights", "inputs"),
@@ -302,7 +335,7 @@ class ContractionSpace(TiledSpace):
             lambda x: columns % x == 0,
             lambda n, y, x: vectors.needed(n, y * x) <= registers,
             lambda order, y, rows: rows == 1 if order == "weights" else (height // y) % rows == 0,
-            lambda unroll: about.reduced[-1] % unroll == 0,
+            lambda unroll: about.terms[-1] % unroll == 0,
         ]
         super().__init__(workload, SPACE_NAME, knobs, constraints)
 
@@ -343,8 +376,9 @@ class ContractionSpace(TiledSpace):
         yo, yi = s.split(height, [None, y])
         xo, xi = s.split(columns, [None, x])
         co, ci, lane = s.split(channels, [None, n, self._lanes])
+        reduced, products = reduced[: len(about.terms)], reduced[len(about.terms) :]
         ko, ki = s.split(reduced[-1], [None, unroll])
-        inner = [*reduced[:-1], ko, ki, yi, xi, ci, lane]
+        inner = [*reduced[:-1], ko, ki, yi, xi, ci, lane, *products]
         if order == "weights":
             tiles = [*outer, co, yo, xo]
         else:

@@ -40,7 +40,7 @@ class DepthwiseSpace(TiledSpace):
         self._sum = about = analysed(workload)
         if len(about.spatial) != 4 or not about.channelwise:
             raise UnsupportedWorkload(f"{workload.name} is no depthwise convolution")
-        self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
+        self._vectors = vectors = Vectors.of(target, about.dtype)
         _, height, width, channels = about.spatial
         self._window = window = math.prod(about.reduced)
         lanes = self._lanes

@@ -39,7 +39,8 @@ class LoopSpace(TemplateSpace):
 
     def __init__(self, workload: Workload, target: Target) -> None:
         check_extents(workload)
-        self._vectors = Vectors.of(target, workload.args[-1].dtype)
+        kinds = [workload.args[-1].dtype, *(a.dtype for a in workload.args if "float" in a.dtype)]
+        self._vectors = min((Vectors.of(target, kind) for kind in kinds), key=lambda v: v.lanes)
         knobs = {"vectors": VECTORS, "parallel": (False, True)}
         super().__init__(workload, SPACE_NAME, knobs)
 

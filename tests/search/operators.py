@@ -109,6 +109,26 @@ def convolution(
     return operator([x, w, *more], output, expected)
 
 
+def product_of_bytes(rows: int = 8, terms: int = 3, blocks: int = 2, lanes: int = 16) -> Operator:
+    """Sums of four products a lane: weights are packed as [blocks, terms, lanes, 4]."""
+    x = tensor("x", rows, 4 * terms, dtype="uint8")
+    w = tensor("w", blocks, terms, lanes, 4, dtype="int8")
+    k, four = te.reduce_axis((0, terms), "k"), te.reduce_axis((0, 4), "four")
+    sums = te.compute(
+        (rows, blocks * lanes),
+        lambda i, c: te.sum(
+            x[i, 4 * k + four].astype("int32") * w[c // lanes, k, c % lanes, four].astype("int32"),
+            axis=[k, four],
+        ),
+        name="matmul",
+    )
+
+    def expected(x: Array, w: Array) -> Array:
+        return x @ w.transpose(1, 3, 0, 2).reshape(4 * terms, -1)
+
+    return operator([x, w], sums, expected)
+
+
 def depthwise(
     height: int = 8, width: int = 8, channels: int = 16, size: int = 3, stride: int = 1, padding: int = 1,
     tail: Tail = Tail(), dilation: int = 1,

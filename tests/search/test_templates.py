@@ -45,6 +45,11 @@ def runnable(*names: str) -> list[Target]:
 
 
 RUNNABLE = runnable("haswell", "x86-64-v2")
+WITH_DOTS = [
+    t
+    for t in runnable('{"kind": "llvm", "mcpu": "haswell", "mattr": ["+avxvnni"]}')
+    if Vectors.of(t, "int32").dots
+]
 ELSEWHERE = {
     "neon": {"mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]},
     "avx2": {"mtriple": "x86_64-linux-gnu", "mcpu": "haswell"},
@@ -186,6 +191,44 @@ def template_of(name: str) -> str:
 
 
 kernels = pytest.mark.parametrize("name", KERNELS)
+
+
+def extremes(work: Workload, rng: np.random.Generator) -> list[Array]:
+    """Bytes of all values, the least and the greatest often: where an instruction saturates, that shows."""
+    arrays = []
+    for spec in work.args[:-1]:
+        limits = np.iinfo(spec.dtype)
+        drawn = rng.integers(limits.min, limits.max + 1, spec.shape)
+        ends = rng.choice([limits.min, limits.max], spec.shape)
+        arrays.append(np.where(rng.random(spec.shape) < 0.5, drawn, ends).astype(spec.dtype))
+    return arrays
+
+
+@pytest.mark.skipif(not WITH_DOTS, reason="this machine has no instruction for sums of bytes (VNNI)")
+@settings(max_examples=20, deadline=None, suppress_health_check=CHECKS)
+@given(EXTENTS, st.sampled_from((1, 2, 3, 8, 13, 64)), st.integers(1, 4), st.integers(0, 2**32), st.data())
+def test_sums_of_bytes_are_exact(rows: int, terms: int, blocks: int, seed: int, data: Any) -> None:
+    target = data.draw(st.sampled_from(WITH_DOTS))
+    operator = op.product_of_bytes(rows, terms, blocks, Vectors.of(target, "int32").lanes)
+    rng = np.random.default_rng(seed)
+    inputs = extremes(operator.workload, rng)
+    space = ContractionSpace(operator.workload, target)
+    actual = run(scheduled(space, space.sample(rng)), operator.workload.args[-1], inputs, target)
+    np.testing.assert_array_equal(actual, operator.expected(*(x.astype(np.int64) for x in inputs)))
+
+
+@pytest.mark.parametrize("cpu, lanes", [("cascadelake", 16), ("alderlake", 8)])
+def test_sums_of_bytes_take_the_instruction_for_them(cpu: str, lanes: int) -> None:
+    target = Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": cpu, "num-cores": 2})
+    work = op.product_of_bytes(lanes=lanes).workload
+    space = ContractionSpace(work, target)
+    compiled = tvm.tirx.build(scheduled(space, space.first()), target=target)
+    assert "vpdpbusd" in compiled.inspect_source("asm")
+
+
+def test_without_the_instruction_sums_of_bytes_are_left_to_others() -> None:
+    with pytest.raises(UnsupportedWorkload, match="no instruction for sums of bytes"):
+        ContractionSpace(op.product_of_bytes(lanes=8).workload, elsewhere("avx2"))
 
 
 @kernels

@@ -1,0 +1,201 @@
+"""Models quantized to bytes compute what ONNX says they do, in integers where the target can."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from networks import save_onnx
+from numpy.typing import NDArray
+from onnx import helper
+from running import outputs_of
+from tvm.target import Target
+
+from autotune.deliver import _moved_by_steps
+from autotune.frontends import load_model
+from autotune.frontends.graph import Model, lower
+from autotune.frontends.quantized import is_quantized
+from autotune.target import UnsupportedTarget, host_target, resolve_target
+from search.spaces import first_guess
+from search.vectors import Vectors
+
+Array = NDArray[Any]
+STEP = 0.05
+STEPS = {"u8": (np.uint8, 0, 255), "i8": (np.int8, -128, 127)}
+CHECKS = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+
+
+def runnable() -> list[Target]:
+    """With the instruction for bytes where this machine has it, and without."""
+    found = [host_target(2)]
+    for name in ("x86-64-v2", '{"kind": "llvm", "mcpu": "haswell", "mattr": ["+avxvnni"]}'):
+        try:
+            found.append(resolve_target(name, 2))
+        except UnsupportedTarget:
+            continue
+    return found
+
+
+TARGETS = runnable()
+WITH_DOTS = [t for t in TARGETS if Vectors.of(t, "int32").dots]
+
+
+class Graph:
+    """A model of ONNX in the making, in which each tensor is rounded to bytes."""
+
+    def __init__(self, kind: str, rng: np.random.Generator) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: dict[str, Any] = {}
+        self._kind, self._rng = kind, rng
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        name = f"t{len(self.nodes)}"
+        self.nodes.append(helper.make_node(operator, list(inputs), [name], **attributes))
+        return name
+
+    def hold(self, value: Any) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights[name] = np.asarray(value)
+        return name
+
+    def rounded(self, x: str, scale: float = STEP, zero: int = 3) -> str:
+        dtype, *_ = STEPS[self._kind]
+        about = [self.hold(np.float32(scale)), self.hold(dtype(zero))]
+        return self.add("DequantizeLinear", self.add("QuantizeLinear", x, *about), *about)
+
+    def constant(self, *shape: int, axis: int | None) -> str:
+        """Weights as signed bytes, scaled along an axis or as a whole."""
+        scale = self._rng.uniform(0.01, 0.03, () if axis is None else shape[axis]).astype(np.float32)
+        about = [self.hold(scale), self.hold(np.zeros(scale.shape, np.int8))]
+        values = self.hold(self._rng.integers(-128, 128, shape).astype(np.int8))
+        return self.add("DequantizeLinear", values, *about, axis=axis or 0)
+
+    def save(self, path: Path, output: str, shape: list[int]) -> Path:
+        return save_onnx(path, self.nodes, {"x": list(shape)}, output, **self.weights)
+
+
+def convolution(
+    path: Path, rng: np.random.Generator, kind: str, inputs: int, outputs: int, size: int, stride: int,
+    padding: int, dilation: int, depthwise: bool, along: bool,
+) -> Path:  # fmt: skip
+    g = Graph(kind, rng)
+    outputs = inputs if depthwise else outputs
+    weight = g.constant(outputs, 1 if depthwise else inputs, size, size, axis=0 if along else None)
+    bias = g.hold(rng.standard_normal(outputs).astype(np.float32))
+    x = g.add("Conv", g.rounded("x"), weight, bias, strides=[stride] * 2, pads=[padding] * 4,
+              dilations=[dilation] * 2, group=inputs if depthwise else 1)  # fmt: skip
+    return g.save(path, g.rounded(g.add("Relu", x), 0.4, -7 if kind == "i8" else 1), [1, inputs, 9, 11])
+
+
+def product(path: Path, rng: np.random.Generator, kind: str, rows: int, inputs: int, outputs: int) -> Path:
+    g = Graph(kind, rng)
+    x = g.add("MatMul", g.rounded("x"), g.constant(inputs, outputs, axis=1))
+    x = g.add("Add", x, g.hold(rng.standard_normal(outputs).astype(np.float32)))
+    return g.save(path, g.rounded(x, 0.3, 0), [rows, inputs])
+
+
+def residual(path: Path, kind: str, scales: tuple[float, float] = (0.2, 0.2)) -> Path:
+    """Two convolutions of the same shape, a sum of both, and pooling."""
+    g = Graph(kind, np.random.default_rng(0))
+    x = g.rounded("x")
+    first, second = (
+        g.rounded(g.add("Relu", g.add("Conv", x, g.constant(16, 16, 3, 3, axis=0), pads=[1] * 4)), scale)
+        for scale in scales
+    )
+    x = g.rounded(g.add("Add", first, second), 0.3)
+    return g.save(path, g.rounded(g.add("MaxPool", x, kernel_shape=[2, 2])), [1, 16, 8, 8])
+
+
+def guessed(model: Model, target: Target, x: Array) -> Array:
+    """What a model makes of its input, scheduled by first guesses."""
+    traces = {t.workload.hash: g.trace for t in model.tasks if (g := first_guess(t.workload, target))}
+    (output,) = outputs_of(model, traces, x, target=target)
+    return output
+
+
+def check(path: Path, target: Target) -> Model:
+    """Compares a model with ONNX Runtime; a sum may be rounded to the next byte here and there."""
+    source = load_model(str(path))
+    model = lower(source, target)
+    shape = source.inputs[0].spec.shape
+    x = np.random.default_rng(1).uniform(-6, 6, shape).astype(np.float32)
+    (expected,) = source.reference([x])
+    actual = guessed(model, target, x)
+    steps = np.unique(np.abs(expected[expected != 0])).min()
+    assert np.abs(actual - expected).max() <= 1.01 * steps
+    assert (np.abs(actual - expected) > 0.01 * steps).mean() < 0.02
+    return model
+
+
+def dtypes(model: Model) -> set[str]:
+    return {a.dtype for task in model.tasks for a in task.workload.args}
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=CHECKS)
+@given(
+    st.sampled_from(TARGETS), st.integers(0, 2**32), st.sampled_from(sorted(STEPS)),
+    st.tuples(
+        st.sampled_from((1, 3, 4, 16, 19)), st.sampled_from((5, 16, 20, 33)), st.integers(1, 3),
+        st.integers(1, 2), st.integers(0, 1), st.integers(1, 2), st.booleans(), st.booleans(),
+    ),
+)  # fmt: skip
+def test_convolutions(tmp_path: Path, target: Target, seed: int, kind: str, about: Any) -> None:
+    check(convolution(tmp_path / "m.onnx", np.random.default_rng(seed), kind, *about), target)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=CHECKS)
+@given(
+    st.sampled_from(TARGETS), st.integers(0, 2**32), st.sampled_from(sorted(STEPS)),
+    st.tuples(st.sampled_from((1, 5, 16)), st.sampled_from((1, 8, 30)), st.sampled_from((1, 10, 48))),
+)  # fmt: skip
+def test_products(tmp_path: Path, target: Target, seed: int, kind: str, about: Any) -> None:
+    check(product(tmp_path / "m.onnx", np.random.default_rng(seed), kind, *about), target)
+
+
+@pytest.mark.parametrize("kind", sorted(STEPS))
+def test_what_stands_between_sums(tmp_path: Path, kind: str) -> None:
+    check(residual(tmp_path / "m.onnx", kind), host_target(2))
+
+
+@pytest.mark.skipif(not WITH_DOTS, reason="this machine has no instruction for sums of bytes (VNNI)")
+@pytest.mark.parametrize("kind", sorted(STEPS))
+def test_with_the_instruction_sums_are_of_unsigned_by_signed_bytes(tmp_path: Path, kind: str) -> None:
+    model = lower(load_model(str(residual(tmp_path / "m.onnx", kind))), WITH_DOTS[0])
+    sums = [t for t in model.tasks if "conv2d_bytes" in t.name]
+    assert sum(t.weight for t in sums) == 2
+    assert all([a.dtype for a in t.workload.args[:2]] == ["uint8", "int8"] for t in sums)
+
+
+def test_without_it_weights_are_numbers(tmp_path: Path) -> None:
+    target = Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "haswell", "num-cores": 2})
+    model = lower(load_model(str(residual(tmp_path / "m.onnx", "i8"))), target)
+    assert "int8" not in dtypes(model)
+
+
+@pytest.mark.skipif(not WITH_DOTS, reason="this machine has no instruction for sums of bytes (VNNI)")
+def test_layers_that_differ_in_scales_only_share_a_kernel(tmp_path: Path) -> None:
+    def count(*scales: float) -> int:
+        path = residual(tmp_path / "m.onnx", "u8", scales)
+        return len(lower(load_model(str(path)), WITH_DOTS[0]).tasks)
+
+    assert count(0.2, 0.2) == count(0.2, 0.4)
+
+
+def test_ties_are_rounded_to_even(tmp_path: Path) -> None:
+    g = Graph("u8", np.random.default_rng(0))
+    path = g.save(tmp_path / "m.onnx", g.rounded("x", 0.5, 10), [8])
+    x = np.array([0.25, 0.75, 1.25, 1.75, -0.25, -0.75, 300, -300], np.float32)
+    actual = guessed(lower(load_model(str(path)), host_target(2)), host_target(2), x)
+    np.testing.assert_array_equal(actual, [0, 1, 1, 2, 0, -1, 122.5, -5])
+
+
+def test_how_far_a_step_moves_the_output_is_measured(tmp_path: Path) -> None:
+    model = lower(load_model(str(residual(tmp_path / "m.onnx", "u8"))), host_target(2))
+    assert is_quantized(model.source.module)
+    nothing: Callable[..., Any] = model.source.reference
+    x = [np.zeros((1, 16, 8, 8), np.float32)]
+    assert _moved_by_steps(model, x, nothing(x)) == 0
