@@ -110,6 +110,20 @@ def residual(path: Path, kind: str, scales: tuple[float, float] = (0.2, 0.2)) ->
     return g.save(path, g.rounded(g.add("MaxPool", x, kernel_shape=[2, 2])), [1, 16, 8, 8])
 
 
+def joined(path: Path, kind: str, scales: tuple[float, float], pooled: bool) -> Path:
+    """Two convolutions side by side, joined along the channels."""
+    g = Graph(kind, np.random.default_rng(0))
+    x = g.rounded("x")
+    parts = [
+        g.rounded(g.add("Conv", x, g.constant(16, 16, 1, 1, axis=0)), scale, 0 if kind == "i8" else 100)
+        for scale in scales
+    ]
+    x = g.add("Concat", *parts, axis=1)
+    if pooled:
+        x = g.add("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    return g.save(path, g.rounded(x, scales[0], 0 if kind == "i8" else 100), [1, 16, 8, 8])
+
+
 def guessed(model: Model, target: Target, x: Array) -> Array:
     """What a model makes of its input, scheduled by first guesses."""
     traces = {t.workload.hash: g.trace for t in model.tasks if (g := first_guess(t.workload, target))}
@@ -159,6 +173,17 @@ def test_products(tmp_path: Path, target: Target, seed: int, kind: str, about: A
 @pytest.mark.parametrize("kind", sorted(STEPS))
 def test_what_stands_between_sums(tmp_path: Path, kind: str) -> None:
     check(residual(tmp_path / "m.onnx", kind), host_target(2))
+
+
+@pytest.mark.parametrize("kind", sorted(STEPS))
+@pytest.mark.parametrize("scales", [(0.2, 0.2), (0.2, 0.3)])
+@pytest.mark.parametrize("pooled", [False, True])
+def test_bytes_are_moved_instead_of_numbers(
+    tmp_path: Path, kind: str, scales: tuple[float, float], pooled: bool
+) -> None:
+    model = check(joined(tmp_path / "m.onnx", kind, scales, pooled), host_target(2))
+    moves = [t for t in model.tasks if "concatenate" in t.name]
+    assert moves and all({a.dtype for a in t.workload.args[:2]} == {"uint8"} for t in moves)
 
 
 @pytest.mark.skipif(not WITH_DOTS, reason="this machine has no instruction for sums of bytes (VNNI)")
