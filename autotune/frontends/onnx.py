@@ -19,6 +19,7 @@ from tvm.relax.frontend.onnx import from_onnx
 
 from autotune.errors import BadInput, BadModel, DynamicInput, UnsupportedModel
 from autotune.frontends.model import Array, ModelInput, SourceModel, check_memory, quiet
+from autotune.frontends.qoperator import to_conversions
 from search.errors import AutotuneError, last_line
 from search.problem import TensorSpec
 
@@ -49,6 +50,7 @@ def load_onnx(path: Path, shapes: Mapping[str, tuple[int, ...]], batch: int | No
             raise _refusal(model, path, inputs, bool(shapes or batch), error) from error
     _keep_inputs(graph, [i.name for i in inputs])
     _replace_one_hot(graph)
+    to_conversions(graph)
     module = _import(graph, path)
 
     session: onnxruntime.InferenceSession | None = None

@@ -124,6 +124,67 @@ def joined(path: Path, kind: str, scales: tuple[float, float], pooled: bool) -> 
     return g.save(path, g.rounded(x, scales[0], 0 if kind == "i8" else 100), [1, 16, 8, 8])
 
 
+def on_bytes(path: Path, operators: Callable[["Bytes"], str]) -> Path:
+    """A model in the other form that ONNX has: operators on bytes."""
+    g = Bytes("u8", np.random.default_rng(0))
+    return g.save(path, g.add("DequantizeLinear", operators(g), *g.about(0.3)), [1, 16, 8, 8])
+
+
+class Bytes(Graph):
+    """Operators of ONNX and ONNX Runtime that take bytes and give bytes."""
+
+    def about(self, scale: float, zero: int = 5) -> list[str]:
+        return [self.hold(np.float32(scale)), self.hold(np.uint8(zero))]
+
+    def input(self) -> list[str]:
+        about = self.about(STEP)
+        return [self.add("QuantizeLinear", "x", *about), *about]
+
+    def convolution(self, x: list[str], scale: float) -> list[str]:
+        scales = self._rng.uniform(0.01, 0.03, 16).astype(np.float32)
+        weight = self.hold(self._rng.integers(-128, 128, (16, 16, 1, 1)).astype(np.int8))
+        w = [weight, self.hold(scales), self.hold(np.zeros(16, np.int8))]
+        bias = self.hold(self._rng.integers(-5000, 5000, 16).astype(np.int32))
+        about = self.about(scale)
+        return [self.add("QLinearConv", *x, *w, *about, bias), *about]
+
+    def own(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        return self.add(operator, *inputs, domain="com.microsoft", **attributes)
+
+
+def _sum(g: Bytes) -> str:
+    x = g.input()
+    return g.own("QLinearAdd", *g.convolution(x, 0.2), *g.convolution(x, 0.3), *g.about(0.3))
+
+
+def _concatenation(g: Bytes) -> str:
+    x = g.input()
+    return g.own(
+        "QLinearConcat", *g.about(0.3), *g.convolution(x, 0.2), *g.convolution(x, 0.3), axis=1
+    )  # fmt: skip
+
+
+def _pool(g: Bytes) -> str:
+    return g.own("QLinearGlobalAveragePool", *g.convolution(g.input(), 0.3), *g.about(0.3), channels_last=0)
+
+
+def _leaky(g: Bytes) -> str:
+    return g.own("QLinearLeakyRelu", *g.convolution(g.input(), 0.2), *g.about(0.3), alpha=0.1)
+
+
+def _classifier(g: Bytes) -> str:
+    pooled = g.own("QLinearGlobalAveragePool", *g.input(), *g.about(STEP), channels_last=0)
+    w = [g.hold(g._rng.integers(-128, 128, (16, 10)).astype(np.int8)), g.hold(np.float32(0.02)),
+         g.hold(np.int8(0))]  # fmt: skip
+    bias = g.hold(g._rng.integers(-5000, 5000, 10).astype(np.int32))
+    return g.own("QGemm", g.add("Flatten", pooled), *g.about(STEP), *w, bias, *g.about(0.3))
+
+
+@pytest.mark.parametrize("operators", [_sum, _concatenation, _pool, _leaky, _classifier])
+def test_operators_on_bytes(tmp_path: Path, operators: Callable[[Bytes], str]) -> None:
+    check(on_bytes(tmp_path / "m.onnx", operators), host_target(2))
+
+
 def guessed(model: Model, target: Target, x: Array) -> Array:
     """What a model makes of its input, scheduled by first guesses."""
     traces = {t.workload.hash: g.trace for t in model.tasks if (g := first_guess(t.workload, target))}
