@@ -22,7 +22,17 @@ from tvm.target import Target
 from autotune.frontends import winograd
 from autotune.frontends.fold import Array, constant, static_shape
 from autotune.frontends.fusion import FUSABLE
-from autotune.frontends.quantized import IntegerSum, depthwise_sums, integer_sums, scaled, whole_terms
+from autotune.frontends.quantized import (
+    DynamicProduct,
+    IntegerSum,
+    channelwise,
+    depthwise_sums,
+    integer_sums,
+    packed_bytes,
+    scaled,
+    whole_terms,
+    without_zero,
+)
 from search import dots
 from search.vectors import Vectors
 
@@ -41,8 +51,9 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
 
     def visit_call_(self, call: Any) -> Any:
         call = self.visit_expr_post_order(call)
-        if (integers := self._integers(call)) is not None:
-            return integers
+        for rule in (self._integers, self._dynamic_product):
+            if (integers := rule(call)) is not None:
+                return integers
         match getattr(call.op, "name", None):
             case "relax.nn.conv1d" | "relax.nn.conv2d" | "relax.nn.conv3d":
                 return self._convolution(call)
@@ -69,7 +80,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         columns, blocks = vectors.filled(output[-2], wanted, others)
         if found.x.axes is not None:
             x = self.builder_.emit(relax.op.permute_dims(x, list(found.x.axes)))
-        packed = relax.const(found.packed(vectors.lanes, blocks))
+        packed = relax.const(packed_bytes(found.weights.values, vectors.lanes, blocks))
         extents = (*output[:-2], columns, blocks * vectors.lanes)
         if found.depthwise:
             packed, extents = relax.const(found.weights.values.astype(np.float32)), output
@@ -82,11 +93,32 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
                 sums = integer_sums(padded, w, strides, dilation, extents, output[-2])
             return _crop(scaled(sums, offset, scale), output)
 
-        constants = (found.channelwise(v, extents[-1]) for v in (found.offset, found.scale))
+        constants = (channelwise(v, extents[-1]) for v in (found.offset, found.scale))
         return self.builder_.call_te(
             integers, x, packed, *constants,
             primfunc_name_hint="matmul_bytes" if product else f"conv{spatial}d_bytes",
             primfunc_attrs={"op_pattern": FUSABLE},
+        )  # fmt: skip
+
+    def _dynamic_product(self, call: Any) -> Any:
+        """A product of bytes with a zero of run time; None where it is none."""
+        found, vectors = DynamicProduct.of(call, self._bound), Vectors.of(self._target, "int32")
+        output = static_shape(call.ty) or ()
+        if found is None or not vectors.dots or len(output) < 2:
+            return None
+        rows, blocks = vectors.filled(output[-2], -(-output[-1] // vectors.lanes))
+        extents, around = (*output[:-2], rows, blocks * vectors.lanes), [0] * len(output)
+
+        def product(x: te.Tensor, w: te.Tensor, total: te.Tensor, zero: te.Tensor) -> te.Tensor:
+            filled = whole_terms(x, around, around, 0, dots.TERMS)
+            sums = integer_sums(filled, w, (), (), extents, output[-2])
+            return _crop(without_zero(sums, total, zero), output)
+
+        total = channelwise(found.weights.astype(np.int32).sum(axis=0, dtype=np.int32), extents[-1])
+        packed = relax.const(packed_bytes(found.weights, vectors.lanes, blocks))
+        return self.builder_.call_te(
+            product, found.x, packed, total, found.zero,
+            primfunc_name_hint="matmul_bytes", primfunc_attrs={"op_pattern": FUSABLE},
         )  # fmt: skip
 
     def _bound(self, expr: Any) -> Any:

@@ -13,6 +13,7 @@ Values become bytes by rounding to even, as ONNX says. By which factor they are 
 decides ties only, so that an implementation may be off by a step here and there.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -140,18 +141,53 @@ class IntegerSum:
         total = self.weights.values.astype(np.int32).reshape(-1, self.weights.values.shape[-1]).sum(axis=0)
         return np.asarray(int(self.x.zero) * total, np.int32)
 
-    def packed(self, lanes: int, blocks: int) -> Array:
-        """Weights of shape [..., inputs, outputs] as [blocks, ..., inputs / 4, lanes, 4], zeros added."""
-        *window, inputs, outputs = self.weights.values.shape
-        more = [(0, 0)] * len(window) + [(0, -inputs % dots.TERMS), (0, blocks * lanes - outputs)]
-        filled = np.pad(self.weights.values, more)
-        split = filled.reshape(*window, -1, dots.TERMS, blocks, lanes)
-        n = len(window)
-        return np.ascontiguousarray(split.transpose(n + 2, *range(n), n, n + 3, n + 1))
 
-    def channelwise(self, values: Array, channels: int) -> Any:
-        """A constant for each of the channels, those that were added included."""
-        return relax.const(np.pad(values, (0, channels - len(values))), str(values.dtype))
+@dataclass(frozen=True)
+class DynamicProduct:
+    """A product of bytes whose zero is known at run time only (``MatMulInteger``).
+
+    Attributes:
+        x: Unsigned.
+        zero: Of ``x``, one 32-bit integer.
+        weights: Signed, shape [inputs, outputs], zero at 0.
+    """
+
+    x: Any
+    zero: Any
+    weights: Array
+
+    @classmethod
+    def of(cls, call: Any, lookup: Lookup) -> "DynamicProduct | None":
+        """What a call computes, if it is one."""
+        if _name(call) != "relax.matmul" or str(call.ty.dtype) != "int32":
+            return None
+        left, weights = lookup(call.args[0]), constant(lookup(call.args[1]))
+        x: Any = lookup(left.args[0]) if _name(left) == "relax.subtract" else None
+        if _name(x) != "relax.astype" or weights is None or weights.ndim != 2:
+            return None
+        narrow = weights.astype(np.int8)
+        one = math.prod(static_shape(left.args[1].ty) or ()) == 1
+        fits = one and str(x.args[0].ty.dtype) == "uint8" and (narrow == weights).all()
+        return cls(x.args[0], left.args[1], narrow) if fits else None
+
+
+def packed_bytes(weights: Array, lanes: int, blocks: int) -> Array:
+    """Weights of shape [..., inputs, outputs] as [blocks, ..., inputs / 4, lanes, 4], zeros added."""
+    *window, inputs, outputs = weights.shape
+    more = [(0, 0)] * len(window) + [(0, -inputs % dots.TERMS), (0, blocks * lanes - outputs)]
+    split = np.pad(weights, more).reshape(*window, -1, dots.TERMS, blocks, lanes)
+    n = len(window)
+    return np.ascontiguousarray(split.transpose(n + 2, *range(n), n, n + 3, n + 1))
+
+
+def channelwise(values: Array, channels: int) -> Any:
+    """A constant for each of the channels, those that were added included."""
+    return relax.const(np.pad(values, (0, channels - len(values))), str(values.dtype))
+
+
+def without_zero(sums: te.Tensor, total: te.Tensor, zero: te.Tensor) -> te.Tensor:
+    """Sums of bytes times weights, as if the bytes' zero were 0; ``total`` is the sum of the weights."""
+    return te.compute(sums.shape, lambda *i: sums(*i) - total(i[-1]) * _only(zero), name="without_zero")
 
 
 def whole_terms(
@@ -344,25 +380,17 @@ class _Conversions(PyExprMutator):  # type: ignore[misc]
 
     def visit_call_(self, call: Any) -> Any:
         call = self.visit_expr_post_order(call)
-        if _name(call) not in _CONVERSIONS:
+        if _name(call) not in _CONVERSIONS or not _has_one_scale(call):
             return call
-        scale, zero = (constant(a) for a in call.args[1:3])
-        if scale is None or zero is None or scale.size > 1 or zero.size > 1 or scale.dtype != np.float32:
-            return call
-        dtype, scale, zero = str(call.attrs.out_dtype), scale.reshape(1), zero.reshape(1).astype(np.float32)
+        x, scale, zero = call.args
+        dtype, factor = str(call.attrs.out_dtype), constant(scale)
         convert: Callable[..., te.Tensor] = from_bytes
         name = "dequantize"
         if _name(call) == "relax.quantize":
             convert, name = _divided, "quantize"
-            if self._is_behind_sum(call.args[0]):  # dividing takes as long as a short sum
-                convert, scale = _times, 1 / scale
-        return self.builder_.call_te(
-            partial(convert, dtype),
-            call.args[0],
-            relax.const(scale),
-            relax.const(zero),
-            primfunc_name_hint=name,
-        )
+            if factor is not None and self._is_behind_sum(x):  # dividing takes as long as a short sum
+                convert, scale = _times, relax.const(1 / factor, str(factor.dtype))
+        return self.builder_.call_te(partial(convert, dtype), x, scale, zero, primfunc_name_hint=name)
 
     def _is_behind_sum(self, expr: Any) -> bool:
         value = self.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
@@ -372,11 +400,11 @@ class _Conversions(PyExprMutator):  # type: ignore[misc]
 
 
 def _times(dtype: str, x: te.Tensor, factor: te.Tensor, zero: te.Tensor) -> te.Tensor:
-    return _rounded(x, lambda *i: x(*i) * factor[0], zero, dtype)
+    return _rounded(x, lambda *i: x(*i) * _only(factor), zero, dtype)
 
 
 def _divided(dtype: str, x: te.Tensor, scale: te.Tensor, zero: te.Tensor) -> te.Tensor:
-    return _rounded(x, lambda *i: x(*i) / scale[0], zero, dtype)
+    return _rounded(x, lambda *i: x(*i) / _only(scale), zero, dtype)
 
 
 def _rounded(x: te.Tensor, steps: Callable[..., Any], zero: te.Tensor, dtype: str) -> te.Tensor:
@@ -384,7 +412,7 @@ def _rounded(x: te.Tensor, steps: Callable[..., Any], zero: te.Tensor, dtype: st
     least, most = (tirx.const(float(v(dtype).value), x.dtype) for v in (tirx.min_value, tirx.max_value))
 
     def element(*i: Any) -> Any:
-        rounded = tirx.nearbyint(steps(*i)) + zero[0]
+        rounded = tirx.nearbyint(steps(*i)) + _only(zero).astype(x.dtype)
         return tirx.max(tirx.min(rounded, most), least).astype(dtype)
 
     return te.compute(x.shape, element, name="quantized")
@@ -392,7 +420,13 @@ def _rounded(x: te.Tensor, steps: Callable[..., Any], zero: te.Tensor, dtype: st
 
 def from_bytes(dtype: str, x: te.Tensor, scale: te.Tensor, zero: te.Tensor) -> te.Tensor:
     """Bytes to numbers."""
-    return te.compute(x.shape, lambda *i: (x(*i).astype(dtype) - zero[0]) * scale[0], name="dequantized")
+    place, size = _only(zero).astype(dtype), _only(scale).astype(dtype)
+    return te.compute(x.shape, lambda *i: (x(*i).astype(dtype) - place) * size, name="dequantized")
+
+
+def _only(tensor: te.Tensor) -> Any:
+    """The one element of a tensor."""
+    return tensor(*[0] * len(tensor.shape))
 
 
 def write_out_conversions(module: tvm.IRModule) -> tvm.IRModule:
@@ -417,6 +451,12 @@ def _is_uniform(call: Any) -> bool:
     """Whether a conversion has one scale and one zero, both known."""
     about = [constant(a) for a in call.args[1:3]]
     return all(a is not None and a.size == 1 for a in about)
+
+
+def _has_one_scale(call: Any) -> bool:
+    """Whether a conversion of float32 has one scale and one zero, known or not, for all elements."""
+    kinds = {str(call.args[1].ty.dtype), str(call.args[0].ty.dtype), str(call.attrs.out_dtype)}
+    return "float32" in kinds and all(math.prod(static_shape(a.ty) or ()) == 1 for a in call.args[1:3])
 
 
 def _same_bytes(first: Any, second: Any) -> bool:

@@ -65,6 +65,7 @@ class LoopSpace(TemplateSpace):
         spatial = [x for x, kind in zip(loops, kinds, strict=True) if kind == tirx.IterVar.DataPar]
         reduced = [x for x, kind in zip(loops, kinds, strict=True) if kind != tirx.IterVar.DataPar]
         if not spatial:
+            self._total(s, block, reduced)
             return
         if _is_contiguous(s, block):
             self._across(s, block, spatial, reduced, vectors, parallel)
@@ -126,6 +127,16 @@ class LoopSpace(TemplateSpace):
         s.reorder(*inside, lane)
         s.vectorize(lane)
         s.decompose_reduction(by_lane, inside[len(spatial)])
+
+    def _total(self, s: Schedule, block: Any, reduced: list[Any]) -> None:
+        """Of all elements: one for each lane first, then over the lanes; on one core."""
+        if not reduced or not (lanes := self._width(s, reduced[-1])):
+            return
+        _, lane = s.split(reduced[-1], [None, lanes])
+        by_lane = s.rfactor(lane, 0)
+        *outer, lane = s.get_loops(by_lane)
+        s.vectorize(lane)
+        s.decompose_reduction(by_lane, outer[0])
 
     def _tiles(self, s: Schedule, loops: list[Any], parallel: bool) -> Any:
         """Shares loops out among the cores; the innermost of what remains of them."""

@@ -185,6 +185,15 @@ def test_operators_on_bytes(tmp_path: Path, operators: Callable[[Bytes], str]) -
     check(on_bytes(tmp_path / "m.onnx", operators), host_target(2))
 
 
+def dynamic(path: Path, rows: int, inputs: int, outputs: int) -> Path:
+    """A product whose input gets its scale at run time."""
+    g = Graph("u8", np.random.default_rng(0))
+    weight = g.hold(g._rng.integers(-128, 128, (inputs, outputs)).astype(np.int8))
+    g.nodes.append(helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "scale", "zero"]))
+    sums = g.add("Cast", g.add("MatMulInteger", "q", weight, "zero"), to=onnx.TensorProto.FLOAT)
+    return g.save(path, g.add("Mul", g.add("Mul", "scale", g.hold(np.float32(0.01))), sums), [rows, inputs])
+
+
 def guessed(model: Model, target: Target, x: Array) -> Array:
     """What a model makes of its input, scheduled by first guesses."""
     traces = {t.workload.hash: g.trace for t in model.tasks if (g := first_guess(t.workload, target))}
@@ -229,6 +238,18 @@ def test_convolutions(tmp_path: Path, target: Target, seed: int, kind: str, abou
 )  # fmt: skip
 def test_products(tmp_path: Path, target: Target, seed: int, kind: str, about: Any) -> None:
     check(product(tmp_path / "m.onnx", np.random.default_rng(seed), kind, *about), target)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 10), (5, 30, 48), (16, 64, 33)])
+@pytest.mark.parametrize("target", TARGETS, ids=str)
+def test_products_with_scales_of_run_time(
+    tmp_path: Path, shape: tuple[int, int, int], target: Target
+) -> None:
+    source = load_model(str(dynamic(tmp_path / "m.onnx", *shape)))
+    model = lower(source, target)
+    x = np.random.default_rng(1).standard_normal(shape[:2]).astype(np.float32)
+    np.testing.assert_allclose(guessed(model, target, x), *source.reference([x]), rtol=1e-6)
+    assert (target in WITH_DOTS) == any("matmul_bytes" in t.name for t in model.tasks)
 
 
 @pytest.mark.parametrize("kind", sorted(STEPS))

@@ -204,6 +204,12 @@ def max_pool(
     return operator([x], output, expected)
 
 
+def total(height: int = 8, channels: int = 16) -> Operator:
+    """A sum of all elements."""
+    x = tensor("x", height, channels)
+    return operator([x], topi.sum(x), lambda x: x.sum())
+
+
 def mean(height: int = 8, width: int = 8, channels: int = 16) -> Operator:
     x = tensor("x", 1, height, width, channels)
     total = topi.sum(x, [1, 2])

@@ -125,6 +125,7 @@ OPERATORS = st.one_of(
     images(op.max_pool),
     st.builds(op.batched, EXTENTS, EXTENTS, EXTENTS, WIDTHS),
     st.builds(op.mean, EXTENTS, EXTENTS, WIDTHS),
+    st.builds(op.total, EXTENTS, WIDTHS),
     st.builds(op.concatenate, EXTENTS, EXTENTS, WIDTHS, WIDTHS),
     st.builds(op.transpose, EXTENTS, EXTENTS, WIDTHS),
     st.builds(op.softmax, EXTENTS, WIDTHS),
