@@ -17,7 +17,7 @@ from autotune.build import compile_model, find_linker, write_library
 from autotune.errors import ArtifactError, NoRecords, UnsupportedModel, VerificationFailed
 from autotune.frontends.graph import Model
 from autotune.frontends.model import Array, random_inputs
-from autotune.frontends.quantized import is_quantized
+from autotune.frontends.quantized.passes import is_quantized
 from autotune.manifest import (
     BENCH_NAME,
     LIBRARY_NAME,

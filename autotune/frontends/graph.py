@@ -22,7 +22,8 @@ from autotune.frontends.layout import to_channels_last
 from autotune.frontends.model import ModelInput, SourceModel, check_sizes, quiet
 from autotune.frontends.normalization import decompose_norms
 from autotune.frontends.packing import pack_weights
-from autotune.frontends.quantized import prepare_bytes, write_out_conversions
+from autotune.frontends.quantized.conversions import write_out_conversions
+from autotune.frontends.quantized.passes import prepare_bytes
 from autotune.frontends.transposed import to_convolutions
 from autotune.frontends.vectormath import vectorize_math
 from search.problem import Task, digest

@@ -19,7 +19,7 @@ from tvm.relax.frontend.onnx import from_onnx
 
 from autotune.errors import BadInput, BadModel, DynamicInput, UnsupportedModel
 from autotune.frontends.model import Array, ModelInput, SourceModel, check_memory, quiet
-from autotune.frontends.qoperator import to_conversions
+from autotune.frontends.quantized.qoperator import to_conversions
 from search.errors import AutotuneError, last_line
 from search.problem import TensorSpec
 

@@ -22,9 +22,8 @@ from tvm.target import Target
 from autotune.frontends import winograd
 from autotune.frontends.fold import Array, constant, static_shape
 from autotune.frontends.fusion import FUSABLE
-from autotune.frontends.quantized import (
-    DynamicProduct,
-    IntegerSum,
+from autotune.frontends.quantized.held import DynamicProduct, IntegerSum
+from autotune.frontends.quantized.kernels import (
     channelwise,
     depthwise_sums,
     integer_sums,

@@ -18,7 +18,7 @@ from tvm.target import Target
 from autotune.deliver import _moved_by_steps
 from autotune.frontends import load_model
 from autotune.frontends.graph import Model, lower
-from autotune.frontends.quantized import is_quantized
+from autotune.frontends.quantized.passes import is_quantized
 from autotune.target import UnsupportedTarget, host_target, resolve_target
 from search.spaces import first_guess
 from search.vectors import Vectors
@@ -275,6 +275,18 @@ def test_with_the_instruction_sums_are_of_unsigned_by_signed_bytes(tmp_path: Pat
     sums = [t for t in model.tasks if "conv2d_bytes" in t.name]
     assert sum(t.weight for t in sums) == 2
     assert all([a.dtype for a in t.workload.args[:2]] == ["uint8", "int8"] for t in sums)
+
+
+@pytest.mark.parametrize("zero", [128, 120])
+def test_unsigned_weights(tmp_path: Path, zero: int) -> None:
+    """Held as signed ones, they have a zero of 0 or are numbers."""
+    g = Graph("u8", np.random.default_rng(0))
+    about = [g.hold(np.float32(0.02)), g.hold(np.uint8(zero))]
+    values = g.hold(np.random.default_rng(0).integers(0, 256, (16, 16)).astype(np.uint8))
+    x = g.add("MatMul", g.rounded("x"), g.add("DequantizeLinear", values, *about))
+    model = check(g.save(tmp_path / "m.onnx", g.rounded(x, 0.4), [8, 16]), host_target(2))
+    in_integers = any("matmul_bytes" in t.name for t in model.tasks)
+    assert in_integers == (zero == 128 and Vectors.of(host_target(2), "int32").dots)
 
 
 def test_without_it_weights_are_numbers(tmp_path: Path) -> None:
