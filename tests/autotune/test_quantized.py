@@ -182,7 +182,7 @@ def _classifier(g: Bytes) -> str:
 
 @pytest.mark.parametrize("operators", [_sum, _concatenation, _pool, _leaky, _classifier])
 def test_operators_on_bytes(tmp_path: Path, operators: Callable[[Bytes], str]) -> None:
-    check(on_bytes(tmp_path / "m.onnx", operators), host_target(2))
+    check(on_bytes(tmp_path / "m.onnx", operators), host_target(2), 0.3)
 
 
 def dynamic(path: Path, rows: int, inputs: int, outputs: int) -> Path:
@@ -201,17 +201,21 @@ def guessed(model: Model, target: Target, x: Array) -> Array:
     return output
 
 
-def check(path: Path, target: Target) -> Model:
-    """Compares a model with ONNX Runtime; a sum may be rounded to the next byte here and there."""
+def check(path: Path, target: Target, step: float) -> Model:
+    """Compares a model with ONNX Runtime; a sum may be rounded to the next byte here and there.
+
+    Args:
+        step: Between two values that an output may have.
+    """
     source = load_model(str(path))
     model = lower(source, target)
     shape = source.inputs[0].spec.shape
     x = np.random.default_rng(1).uniform(-6, 6, shape).astype(np.float32)
     (expected,) = source.reference([x])
     actual = guessed(model, target, x)
-    steps = np.unique(np.abs(expected[expected != 0])).min()
-    assert np.abs(actual - expected).max() <= 1.01 * steps
-    assert (np.abs(actual - expected) > 0.01 * steps).mean() < 0.02
+    off = np.abs(actual - expected)
+    assert off.max() < 1.01 * step
+    assert (off > 0.01 * step).sum() <= max(1, 0.02 * off.size)
     return model
 
 
@@ -228,7 +232,7 @@ def dtypes(model: Model) -> set[str]:
     ),
 )  # fmt: skip
 def test_convolutions(tmp_path: Path, target: Target, seed: int, kind: str, about: Any) -> None:
-    check(convolution(tmp_path / "m.onnx", np.random.default_rng(seed), kind, *about), target)
+    check(convolution(tmp_path / "m.onnx", np.random.default_rng(seed), kind, *about), target, 0.4)
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=CHECKS)
@@ -237,7 +241,7 @@ def test_convolutions(tmp_path: Path, target: Target, seed: int, kind: str, abou
     st.tuples(st.sampled_from((1, 5, 16)), st.sampled_from((1, 8, 30)), st.sampled_from((1, 10, 48))),
 )  # fmt: skip
 def test_products(tmp_path: Path, target: Target, seed: int, kind: str, about: Any) -> None:
-    check(product(tmp_path / "m.onnx", np.random.default_rng(seed), kind, *about), target)
+    check(product(tmp_path / "m.onnx", np.random.default_rng(seed), kind, *about), target, 0.3)
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 10), (5, 30, 48), (16, 64, 33)])
@@ -254,7 +258,7 @@ def test_products_with_scales_of_run_time(
 
 @pytest.mark.parametrize("kind", sorted(STEPS))
 def test_what_stands_between_sums(tmp_path: Path, kind: str) -> None:
-    check(residual(tmp_path / "m.onnx", kind), host_target(2))
+    check(residual(tmp_path / "m.onnx", kind), host_target(2), 0.3)
 
 
 @pytest.mark.parametrize("kind", sorted(STEPS))
@@ -263,7 +267,7 @@ def test_what_stands_between_sums(tmp_path: Path, kind: str) -> None:
 def test_bytes_are_moved_instead_of_numbers(
     tmp_path: Path, kind: str, scales: tuple[float, float], pooled: bool
 ) -> None:
-    model = check(joined(tmp_path / "m.onnx", kind, scales, pooled), host_target(2))
+    model = check(joined(tmp_path / "m.onnx", kind, scales, pooled), host_target(2), 0.2)
     moves = [t for t in model.tasks if "concatenate" in t.name]
     assert moves and all({a.dtype for a in t.workload.args[:2]} == {"uint8"} for t in moves)
 
@@ -284,7 +288,7 @@ def test_unsigned_weights(tmp_path: Path, zero: int) -> None:
     about = [g.hold(np.float32(0.02)), g.hold(np.uint8(zero))]
     values = g.hold(np.random.default_rng(0).integers(0, 256, (16, 16)).astype(np.uint8))
     x = g.add("MatMul", g.rounded("x"), g.add("DequantizeLinear", values, *about))
-    model = check(g.save(tmp_path / "m.onnx", g.rounded(x, 0.4), [8, 16]), host_target(2))
+    model = check(g.save(tmp_path / "m.onnx", g.rounded(x, 0.4), [8, 16]), host_target(2), 0.4)
     in_integers = any("matmul_bytes" in t.name for t in model.tasks)
     assert in_integers == (zero == 128 and Vectors.of(host_target(2), "int32").dots)
 
