@@ -29,6 +29,8 @@ _PARALLELIZE = ParallelizeVectorizeUnroll(
 )
 """TVM's default for CPUs but for the last step, 512."""
 
+_LEFT_OUT = {"ApplyCustomRule", "MultiLevelTilingWithIntrin"}
+
 _PACKAGE = "tvm.s_tir.tensor_intrin"
 _PLATFORM_MODULES = {"x86_64": "x86", "AMD64": "x86", "aarch64": "arm_cpu", "arm64": "arm_cpu"}
 
@@ -48,14 +50,15 @@ def load_tensor_intrinsics() -> None:
 def tune_context(module: tvm.IRModule, target: Target) -> TuneContext:
     """TVM's bundle of schedule rules and postprocessors for ``module`` on ``target``.
 
-    Without the rule for hand-written schedules: a CPU has none, and it complains of each pooling. And without
-    TVM's largest choice of unrolling, 512 steps: half of the time went into compiling such candidates, and on
+    Without the rule for hand-written schedules: a CPU has none, and it complains of each pooling. Without
+    that for VNNI, whose instruction does not compile (``search.dots`` has one that does). And without TVM's
+    largest choice of unrolling, 512 steps: half of the time went into compiling such candidates, and on
     random samples of several kernels none of the best was among them (docs/measuring.md).
     """
     load_tensor_intrinsics()
     generator = _context(module, target, "post-order-apply").space_generator
     rules = [_PARALLELIZE if type(r) is type(_PARALLELIZE) else r for r in generator.sch_rules]
-    rules = [r for r in rules if type(r).__name__ != "ApplyCustomRule"]
+    rules = [r for r in rules if type(r).__name__ not in _LEFT_OUT]
     own = PostOrderApply(
         sch_rules=rules, postprocs=list(generator.postprocs), mutator_probs=generator.mutator_probs
     )

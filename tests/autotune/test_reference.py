@@ -180,6 +180,25 @@ def products(dtype: str) -> Reference:
     return Reference(workload(inner_product(1001, dtype)), TARGET)
 
 
+def rounded(n: int = 400) -> Workload:
+    x, scale = te.placeholder((n,), "int32", name="x"), te.placeholder((1,), name="scale")
+    steps = te.compute((n,), lambda i: x[i].astype("float32") * scale[0], name="steps")
+    result = te.compute((n,), lambda i: tirx.nearbyint(steps[i]).astype("int8"), name="rounded")
+    return workload(te.create_prim_func([x, scale, result]))
+
+
+@pytest.mark.parametrize("off, count, right", [(1, 1, True), (1, 4, True), (1, 40, False), (2, 1, False)])
+def test_what_is_rounded_to_bytes_may_be_off_by_a_step_in_few_places(
+    off: int, count: int, right: bool
+) -> None:
+    reference = Reference(rounded(), TARGET)
+    inputs = [np.arange(400, dtype=np.int32), np.array([0.2345678], np.float32)]
+    (actual,) = reference.outputs(inputs)
+    actual[:count] += off
+    error, allowed = reference.compare(inputs, [actual]) or (0, 0)
+    assert (error <= allowed) == right
+
+
 @pytest.mark.parametrize("kind", INPUT_KINDS)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_a_missing_edge_is_found(dtype: str, kind: str) -> None:
