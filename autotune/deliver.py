@@ -31,7 +31,7 @@ from autotune.manifest import (
     TaskEntry,
 )
 from autotune.measure.artifact import run_library
-from autotune.measure.check import relative_error, tolerance
+from autotune.measure.check import nudge, relative_error, tolerance
 from autotune.report.html import write_report
 from autotune.session import Session
 from autotune.winners import CANDIDATES, winner_of
@@ -183,8 +183,7 @@ def _moved_by_steps(model: Model, inputs: Sequence[Array], expected: Sequence[Ar
     rng = np.random.default_rng(0)
     moved = 0.0
     for _ in range(_RUNS):
-        near = [a * (1 + _OFF * rng.choice([-1, 1], a.shape)) if a.dtype.kind == "f" else a for a in inputs]
-        outputs = model.source.reference([n.astype(a.dtype) for n, a in zip(near, inputs, strict=True)])
+        outputs = model.source.reference([nudge(a, rng, _OFF) for a in inputs])
         moved = max(moved, *(relative_error(o, e) for o, e in zip(outputs, expected, strict=True)))
     return 2 * moved
 

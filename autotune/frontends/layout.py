@@ -23,6 +23,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.target import Target
 
 from autotune.frontends.fold import constant, fold_constants, static_shape, with_main
+from autotune.frontends.quantized.held import CONVERSIONS
 from search.vectors import Vectors
 
 Order = tuple[int, ...]
@@ -287,7 +288,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         (_CONVOLUTIONS, _convolution),
         (_IMAGES, _image),
         (_ELEMENTWISE, _elementwise),
-        ({"relax.dequantize", "relax.quantize"}, _bytes),
+        (CONVERSIONS, _bytes),
         ({"relax.permute_dims"}, _transposition),
         (_STATISTICS, _statistic),
         (_ALONG_ONE_AXIS, _along_one_axis),

@@ -79,10 +79,11 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         columns, blocks = vectors.filled(output[-2], wanted, others)
         if found.x.axes is not None:
             x = self.builder_.emit(relax.op.permute_dims(x, list(found.x.axes)))
-        packed = relax.const(packed_bytes(found.weights.values, vectors.lanes, blocks))
-        extents = (*output[:-2], columns, blocks * vectors.lanes)
         if found.depthwise:
-            packed, extents = relax.const(found.weights.values.astype(np.float32)), output
+            packed, extents = found.weights.values.astype(np.float32), output
+        else:
+            packed = packed_bytes(found.weights.values, vectors.lanes, blocks)
+            extents = (*output[:-2], columns, blocks * vectors.lanes)
 
         def integers(x: te.Tensor, w: te.Tensor, offset: te.Tensor, scale: te.Tensor) -> te.Tensor:
             padded = whole_terms(x, before, after, zero, 1 if found.depthwise else dots.TERMS)
@@ -94,7 +95,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
 
         constants = (channelwise(v, extents[-1]) for v in (found.offset, found.scale))
         return self.builder_.call_te(
-            integers, x, packed, *constants,
+            integers, x, relax.const(packed), *constants,
             primfunc_name_hint="matmul_bytes" if product else f"conv{spatial}d_bytes",
             primfunc_attrs={"op_pattern": FUSABLE},
         )  # fmt: skip

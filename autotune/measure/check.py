@@ -56,11 +56,15 @@ def _roundoff(dtype: np.dtype[Any]) -> float:
     return float(ml_dtypes.finfo(dtype).eps) / 2
 
 
-def nudge(array: Array, rng: np.random.Generator) -> Array:
-    """The array with each element one unit in the last place up or down; integers stay as they are."""
+def nudge(array: Array, rng: np.random.Generator, step: float | None = None) -> Array:
+    """The array with each element a little up or down; integers stay as they are.
+
+    Args:
+        step: How much, relative to the element; None for one unit in the last place.
+    """
     if not is_float(array.dtype.name):
         return array
-    step = 2 * _roundoff(array.dtype)
+    step = 2 * _roundoff(array.dtype) if step is None else step
     return (array * (1 + step * rng.choice([-1, 1], array.shape))).astype(array.dtype)
 
 

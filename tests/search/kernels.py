@@ -4,6 +4,7 @@ import tvm
 from tvm import te, tirx, topi
 from tvm.target import Target
 
+from autotune.target import UnsupportedTarget, host_target, resolve_target
 from search.problem import Workload
 from search.spaces.tir import workload_from_tir
 
@@ -38,3 +39,14 @@ def copy(n: int = 64) -> tirx.PrimFunc:
 
 def workload(function: tirx.PrimFunc, name: str = "kernel") -> Workload:
     return workload_from_tir(function, name)
+
+
+def runnable(*names: str) -> list[Target]:
+    """This machine's own target, and others that it can run."""
+    found = [host_target(2)]
+    for name in names:
+        try:
+            found.append(resolve_target(name, 2))
+        except UnsupportedTarget:
+            continue
+    return found

@@ -10,12 +10,13 @@ import pytest
 import tvm
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from kernels import runnable
 from operators import Array, Operator, Tail, tensor
 from tvm import te, topi
 from tvm.target import Target
 
 from autotune.measure.check import numpy_dtype, poisoned_output, relative_error, tolerance
-from autotune.target import UnsupportedTarget, host_target, resolve_target
+from autotune.target import host_target
 from search.compiler import compile_kernel
 from search.errors import InvalidCandidate, UnsupportedWorkload
 from search.problem import TensorSpec, Workload
@@ -31,17 +32,6 @@ from search.vectors import BALANCED, Vectors
 
 HERE = host_target(2)
 TEMPLATES = (DepthwiseSpace, ContractionSpace, LoopSpace)
-
-
-def runnable(*names: str) -> list[Target]:
-    """This machine's own target, and others that it can run."""
-    found = [HERE]
-    for name in names:
-        try:
-            found.append(resolve_target(name, 2))
-        except UnsupportedTarget:
-            continue
-    return found
 
 
 RUNNABLE = runnable("haswell", "x86-64-v2")

@@ -32,7 +32,7 @@ class _Conversions(PyExprMutator):  # type: ignore[misc]
             return call
         x, scale, zero = call.args
         dtype, factor = str(call.attrs.out_dtype), constant(scale)
-        convert: Callable[..., te.Tensor] = from_bytes
+        convert: Callable[..., te.Tensor] = _from_bytes
         name = "dequantize"
         if name_of(call) == "relax.quantize":
             convert, name = _divided, "quantize"
@@ -66,7 +66,7 @@ def _rounded(x: te.Tensor, steps: Callable[..., Any], zero: te.Tensor, dtype: st
     return te.compute(x.shape, element, name="quantized")
 
 
-def from_bytes(dtype: str, x: te.Tensor, scale: te.Tensor, zero: te.Tensor) -> te.Tensor:
+def _from_bytes(dtype: str, x: te.Tensor, scale: te.Tensor, zero: te.Tensor) -> te.Tensor:
     """Bytes to numbers."""
     place, size = only(zero).astype(dtype), only(scale).astype(dtype)
     return te.compute(x.shape, lambda *i: (x(*i).astype(dtype) - place) * size, name="dequantized")

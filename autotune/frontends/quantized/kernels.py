@@ -55,9 +55,8 @@ def integer_sums(
         extents: Of the sums; those beyond ``columns`` are computed from the last place, and to be cropped.
     """
     window, lanes, last = w.shape[1:-3], int(w.shape[-2]), int(padded.shape[-2]) - 1
-    places = [
-        te.reduce_axis((0, n), f"r{axis}") for n, axis in zip(window, "zyx"[-len(window) :], strict=False)
-    ]
+    named = zip(window, "zyx"[3 - len(window) :], strict=True)
+    places = [te.reduce_axis((0, n), f"r{axis}") for n, axis in named]
     rc, rt = te.reduce_axis((0, w.shape[-3]), "rc"), te.reduce_axis((0, dots.TERMS), "rt")
 
     def term(*at: Any) -> Any:

@@ -135,8 +135,9 @@ def _is_uniform(call: Any) -> bool:
 
 def _same_bytes(first: Any, second: Any) -> bool:
     """Whether what one conversion takes is what the other one makes."""
-    pairs = [(constant(a), constant(b)) for a, b in zip(first.args[1:3], second.args[1:3], strict=True)]
-    same = all(a is not None and b is not None and a.size == b.size == 1 and a == b for a, b in pairs)
+    if not (_is_uniform(first) and _is_uniform(second)):
+        return False
+    same = all(constant(a) == constant(b) for a, b in zip(first.args[1:3], second.args[1:3], strict=True))
     return same and str(first.args[0].ty.dtype) == str(second.attrs.out_dtype)
 
 
