@@ -29,8 +29,9 @@ setup-bench: .venv/setup-bench
 demo: setup
 	$(BIN)/autotune run squeezenet --minutes 3 --out autotune-out/demo
 
+# A file of tests to each core; the slow suite times things and has the machine to itself.
 test: setup-dev
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: setup-dev
 	$(BIN)/python -m pytest -q -m slow

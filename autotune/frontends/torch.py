@@ -130,9 +130,7 @@ def _fixed_shape(name: str, value: Any, given: tuple[int, ...] | None, batch: in
 def _import(program: torch.export.ExportedProgram, name: str) -> tvm.IRModule:
     with quiet():
         try:
-            return from_exported_program(
-                program.run_decompositions(), keep_params_as_input=False, unwrap_unit_return_tuple=True
-            )
+            return from_exported_program(program, keep_params_as_input=False, unwrap_unit_return_tuple=True)
         except Exception as error:
             text = f"{_operator(error)}: {last_line(error)}"
         gc.collect()  # what failed makes a remark when it goes

@@ -14,7 +14,7 @@ from autotune.session import Session, open_session
 from autotune.target import host_target
 from costmodels.data import TooLittleData
 
-TRIALS = 8
+TRIALS = 4
 
 
 @pytest.fixture

@@ -1,0 +1,10 @@
+"""Two processes may run tests side by side (`make test`); no timing decides a test, so neither waits."""
+
+import os
+import tempfile
+from pathlib import Path
+
+if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+    folder = Path(tempfile.gettempdir()) / f"autotune-tests-{os.getuid()}-{worker}"
+    folder.mkdir(exist_ok=True)
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)  # where the lock of `measure.turns` lies
