@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
 from autotune.build import compile_model, find_linker, write_library
 from autotune.errors import ArtifactError, NoRecords, UnsupportedModel, VerificationFailed
 from autotune.frontends.graph import Model
@@ -31,7 +29,7 @@ from autotune.manifest import (
     TaskEntry,
 )
 from autotune.measure.artifact import run_library
-from autotune.measure.check import nudge, relative_error, tolerance
+from autotune.measure.check import moved_by_steps, relative_error, tolerance
 from autotune.report.html import write_report
 from autotune.session import Session
 from autotune.winners import CANDIDATES, winner_of
@@ -41,7 +39,6 @@ from search.spaces import first_guess
 
 ROOM_BYTES = 16 << 20  # that an artifact's code, report and temporary files take at most, by experience
 COPIES = 3  # of the constants while the library is linked
-_RUNS, _OFF = 3, 1e-6  # of the original on inputs that are a little off
 NEVER_MEASURED = "never measured; the schedule that a formula takes for the best"
 
 
@@ -173,21 +170,6 @@ def reference_outputs(model: Model) -> tuple[list[Array], list[Array]]:
         ) from error
 
 
-def _moved_by_steps(model: Model, inputs: Sequence[Array], expected: Sequence[Array]) -> float:
-    """How far the original's output moves when a few values are rounded to the next byte instead.
-
-    In a model quantized to bytes, sums added up in another order fall to the other side of a rounding here
-    and there, and each moves what follows by a whole step. Inputs off by a millionth, as sums are, put a few
-    values there; twice the most that three such runs move the output is allowed.
-    """
-    rng = np.random.default_rng(0)
-    moved = 0.0
-    for _ in range(_RUNS):
-        outputs = model.source.reference([nudge(a, rng, _OFF) for a in inputs])
-        moved = max(moved, *(relative_error(o, e) for o, e in zip(outputs, expected, strict=True)))
-    return 2 * moved
-
-
 def _check(model: Model, library: Path, threads: int) -> tuple[Check, tuple[float, ...]]:
     """Compares the compiled model with the original one on random inputs; times it as well."""
     inputs, expected = reference_outputs(model)
@@ -202,7 +184,7 @@ def _check(model: Model, library: Path, threads: int) -> tuple[Check, tuple[floa
     reduction = sum(t.weight * t.workload.reduction for t in model.tasks)
     allowed = max(tolerance(str(e.dtype), reduction) for e in expected)
     if error > allowed and is_quantized(model.source.module):
-        allowed = max(allowed, _moved_by_steps(model, inputs, expected))
+        allowed = max(allowed, moved_by_steps(model.source.reference, inputs, expected))
     if error > allowed:
         raise VerificationFailed(
             f"the compiled {model.name} differs from the original in {model.source.reference_name} by "

@@ -60,7 +60,12 @@ class Player:
 
 
 def enter(
-    contestant: Contestant, inputs: Sequence[Array], expected: Sequence[Array], threads: int, limits: Limits
+    contestant: Contestant,
+    inputs: Sequence[Array],
+    expected: Sequence[Array],
+    threads: int,
+    limits: Limits,
+    agrees: float,
 ) -> Player | Entry:
     """Gets a contestant ready; an entry alone if it cannot take part."""
     started = time.perf_counter()
@@ -68,7 +73,9 @@ def enter(
     try:
         entered = process.enter(Enter(contestant, inputs, threads), limits.prepare_s)
         if isinstance(entered, Entered):
-            player = _admit(contestant.name, process, entered, expected, time.perf_counter() - started)
+            player = _admit(
+                contestant.name, process, entered, expected, agrees, time.perf_counter() - started
+            )
             if isinstance(player, Player):
                 return player
             entered = player
@@ -80,7 +87,12 @@ def enter(
 
 
 def _admit(
-    name: str, process: Process, entered: Entered, expected: Sequence[Array], prepare_s: float
+    name: str,
+    process: Process,
+    entered: Entered,
+    expected: Sequence[Array],
+    agrees: float,
+    prepare_s: float,
 ) -> Player | Failure:
     shapes = [[list(o.shape) for o in outputs] for outputs in (entered.outputs, expected)]
     if shapes[0] != shapes[1]:
@@ -94,7 +106,7 @@ def _admit(
         note=entered.setting,
         version=entered.version,
         error=error,
-        agrees=error <= AGREES,
+        agrees=error <= agrees,
         prepare_s=prepare_s,
         burst=max(1, math.ceil(_SAMPLE_S / entered.once_s)),
     )

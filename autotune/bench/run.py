@@ -21,10 +21,11 @@ from autotune.bench.contestant import Array, Contestant
 from autotune.bench.original import originals
 from autotune.bench.peers import PEERS, Artifact
 from autotune.bench.result import BenchResult, Entry, Status
-from autotune.bench.rounds import Limits, Player, enter, evaluate, run_rounds
+from autotune.bench.rounds import AGREES, Limits, Player, enter, evaluate, run_rounds
 from autotune.errors import ArtifactError, BadInput
 from autotune.hardware import describe_hardware
 from autotune.manifest import LIBRARY_NAME
+from autotune.measure.check import moved_by_steps
 from autotune.measure.statistics import PAIRS
 
 LIMIT_S = 120.0
@@ -67,17 +68,21 @@ def bench_model(
         raise ArtifactError(f"{artifact} holds no {LIBRARY_NAME}; autotune run {model} --out DIR makes one")
     from autotune.frontends import load_model
     from autotune.frontends.model import random_inputs
+    from autotune.frontends.quantized.passes import is_quantized
 
     progress(f"loading {model}")
     source = load_model(model, shapes, batch)
     inputs = random_inputs(source.inputs, seed)
     expected = source.reference(inputs)
+    agrees = AGREES
+    if is_quantized(source.module):
+        agrees = max(agrees, moved_by_steps(source.reference, inputs, expected))
     with tempfile.TemporaryDirectory() as folder:
         original = originals(model, source, Path(folder))
         contestants: list[Contestant] = [PEERS[p](original) for p in (PEERS if peers is None else peers)]
         if artifact:
             contestants.insert(0, Artifact(artifact.resolve()))
-        result = bench(contestants, inputs, expected, threads, rounds, limit_s, seed, progress)
+        result = bench(contestants, inputs, expected, threads, rounds, limit_s, seed, progress, agrees=agrees)
     return replace(result, model=source.name, reference=source.reference_name)
 
 
@@ -92,6 +97,7 @@ def bench(
     progress: Callable[[str], None] = lambda line: None,
     limits: Limits | None = None,
     ours: str = Artifact.name,
+    agrees: float = AGREES,
 ) -> BenchResult:
     """Measures contestants on the same inputs.
 
@@ -99,6 +105,7 @@ def bench(
         expected: Outputs of the original model.
         limit_s: See ``bench_model``; every contestant takes part in three rounds, whatever they take.
         ours: Name of the contestant that the others are compared with.
+        agrees: How far outputs may be from ``expected``, relative to the largest, and be the same model's.
     """
     limits = limits or Limits()
     entries: dict[str, Entry] = {}
@@ -106,7 +113,7 @@ def bench(
     try:
         for contestant in contestants:
             progress(f"preparing {contestant.name}")
-            entered = enter(contestant, inputs, expected, threads, limits)
+            entered = enter(contestant, inputs, expected, threads, limits, agrees)
             if isinstance(entered, Player):
                 players.append(entered)
                 entered = entered.entry

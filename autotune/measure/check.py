@@ -13,6 +13,7 @@ one unit roundoff, and allows for that much instead of ``u`` where it is more.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -25,6 +26,8 @@ SLACK = 16.0
 """Errors of 1,500 runs of untuned and tuned kernels, from nine networks and all kinds of inputs, are at most
 11 of what it multiplies (a square root of sums near zero), nearly all below 3.
 """
+
+_RUNS, _OFF = 3, 1e-6  # of a quantized model on inputs that are a little off
 
 Array = NDArray[Any]
 
@@ -92,6 +95,27 @@ def _error_where_finite(actual: Array, reference: Array) -> float:
     if not np.isfinite(a).all():
         return math.inf
     return _magnitude(a - r) / (_magnitude(r) or 1.0) if r.size else 0.0
+
+
+def moved_by_steps(
+    model: Callable[[Sequence[Array]], Sequence[Array]], inputs: Sequence[Array], expected: Sequence[Array]
+) -> float:
+    """How far a quantized model's output moves when a few values are rounded to the next byte instead.
+
+    In a model quantized to bytes, sums added up in another order fall to the other side of a rounding here
+    and there, and each moves what follows by a whole step. Inputs off by a millionth, as sums are, put a few
+    values there; twice the most that three such runs move the output is what to allow.
+
+    Args:
+        model: The original.
+        expected: Its outputs of ``inputs``.
+    """
+    rng = np.random.default_rng(0)
+    moved = 0.0
+    for _ in range(_RUNS):
+        outputs = model([nudge(a, rng, _OFF) for a in inputs])
+        moved = max(moved, *(relative_error(o, e) for o, e in zip(outputs, expected, strict=True)))
+    return 2 * moved
 
 
 def _magnitude(array: Array) -> float:

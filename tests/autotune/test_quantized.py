@@ -16,10 +16,10 @@ from onnx import helper
 from running import outputs_of
 from tvm.target import Target
 
-from autotune.deliver import _moved_by_steps
 from autotune.frontends import load_model
 from autotune.frontends.graph import Model, lower
 from autotune.frontends.quantized.passes import is_quantized
+from autotune.measure.check import moved_by_steps
 from autotune.target import host_target
 from search.spaces import first_guess
 from search.vectors import Vectors
@@ -310,4 +310,4 @@ def test_how_far_a_step_moves_the_output_is_measured(tmp_path: Path) -> None:
     model = lower(load_model(str(residual(tmp_path / "m.onnx", "u8"))), host_target(2))
     assert is_quantized(model.source.module)
     x = [np.zeros((1, 16, 8, 8), np.float32)]
-    assert _moved_by_steps(model, x, model.source.reference(x)) == 0
+    assert moved_by_steps(model.source.reference, x, model.source.reference(x)) == 0
