@@ -16,7 +16,7 @@ from tvm.target import Target
 
 from autotune.errors import LinkFailed
 from autotune.frontends.graph import Model
-from search import ahead
+from search.compiler import written_out
 from search.spaces.tir import module_of
 from search.spaces.trace import apply_trace
 
@@ -48,7 +48,7 @@ def compile_model(model: Model, traces: Mapping[str, str], target: Target) -> An
 def _schedule(workload: Any, traces: Mapping[str, str]) -> Any:
     module = module_of(workload)
     trace = traces.get(workload.hash)
-    return ahead.written_out(apply_trace(module, trace) if trace else module)["main"]
+    return written_out(apply_trace(module, trace) if trace else module)["main"]
 
 
 def write_library(executable: Any, path: Path) -> None:

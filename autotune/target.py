@@ -182,7 +182,11 @@ def _reported_features() -> dict[str, bool]:
     """What the CPU and the operating system report; on some platforms incomplete."""
     import tvm
 
-    return {str(name): bool(there) for name, there in tvm.get_global_func(_HOST_FEATURES)().items()}
+    from search import amx
+
+    reported = {str(name): bool(there) for name, there in tvm.get_global_func(_HOST_FEATURES)().items()}
+    hidden = [] if amx.permitted() else [f for f in reported if f.startswith("amx")]
+    return reported | dict.fromkeys(hidden, False)
 
 
 def _system_triple() -> str:

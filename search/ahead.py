@@ -6,8 +6,7 @@ leave the memory idle; a processor's own prefetcher looks only some lines ahead.
 of what the tiles after the next change of weights will use (prefetching with a distance: Mowry, Lam and
 Gupta, Design and Evaluation of a Compiler Algorithm for Prefetching, 1992).
 
-TVM has an instruction for it but no schedule primitive: a template marks a loop, and ``written_out`` puts the
-instructions there when the kernel is compiled. A compiler that does not know the mark ignores it.
+TVM has an instruction for it but no schedule primitive: a template marks a loop (``search.marks``).
 """
 
 import math
@@ -15,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.sym import Analyzer
@@ -24,7 +22,7 @@ from tvm.tirx.analysis import undefined_vars
 LINE_BYTES = 64
 LINES = 16  # fetched together: of many more, some are late, and loads wait behind them
 
-_MARK = "autotune.fetch_ahead"
+MARK = "autotune.fetch_ahead"
 _LEVEL = 3  # of the caches, as LLVM counts locality: the first, from which lines fall into the second
 _RARE = 1024  # rows that use the same weights: with more, fetching is some percent of the work at most
 
@@ -50,43 +48,13 @@ def mark(s: Schedule, terms: Any, tiles: int, weight_bytes: int, argument: int) 
     wanted = weight_bytes / LINE_BYTES / tiles / LINES
     turns = next((n for n in range(1, extent + 1) if extent % n == 0 and n >= wanted), extent)
     outer, _ = s.split(terms, [turns, None])
-    s.annotate(outer, _MARK, argument)
+    s.annotate(outer, MARK, argument)
     return outer
 
 
-def written_out(module: tvm.IRModule) -> tvm.IRModule:
-    """The module with the instructions at the loops that are marked."""
-    function = module["main"]
-    body = _rewritten(function.body, (), function.params)
-    return module if body is None else tvm.IRModule({"main": function.with_body(body)})
-
-
-def _rewritten(node: Any, loops: tuple[Any, ...], arguments: Sequence[Any]) -> Any:
-    """The statement with instructions, None where it has no mark."""
-    match node:
-        case tirx.SeqStmt():
-            parts = [_rewritten(part, loops, arguments) for part in node.seq]
-            if any(p is not None for p in parts):
-                pairs = zip(parts, node.seq, strict=True)
-                return tirx.SeqStmt([old if new is None else new for new, old in pairs])
-        case tirx.For() if _MARK in node.annotations:
-            fetch = _fetch((*loops, node), arguments[int(node.annotations[_MARK])])
-            return _with_body(node, tirx.SeqStmt([fetch, node.body]))
-        case tirx.For() if (body := _rewritten(node.body, (*loops, node), arguments)) is not None:
-            return _with_body(node, body)
-        case tvm.s_tir.SBlockRealize() if (body := _rewritten(node.block.body, loops, arguments)) is not None:
-            b = node.block
-            block = tvm.s_tir.SBlock(
-                b.iter_vars, b.reads, b.writes, b.name_hint, body, b.init, b.alloc_buffers, b.match_buffers,
-                b.annotations,
-            )  # fmt: skip
-            return tvm.s_tir.SBlockRealize(node.iter_values, node.predicate, block)
-    return None
-
-
-def _with_body(loop: Any, body: Any) -> Any:
-    kept = {key: value for key, value in loop.annotations.items() if key != _MARK}
-    return tirx.For(loop.loop_var, loop.min, loop.extent, loop.kind, body, loop.thread_binding, kept or None)
+def fetching(argument: Any, loops: Sequence[Any], arguments: Sequence[Any]) -> Any:
+    """The body of a marked loop with the instructions before it; see ``marks``."""
+    return tirx.SeqStmt([_fetch(loops, arguments[int(argument)]), loops[-1].body])
 
 
 def _fetch(outer: Sequence[Any], weights: Any) -> Any:

@@ -22,7 +22,7 @@ from tvm.s_tir.meta_schedule.tune_context import TuneContext
 from tvm.target import Target
 from tvm.tirx.build import split_host_device_mods
 
-from search import ahead
+from search import ahead, amx, marks
 
 _PARALLELIZE = ParallelizeVectorizeUnroll(
     max_jobs_per_core=16, max_vectorize_extent=64, unroll_max_steps=[0, 16, 64], unroll_explicit=True
@@ -30,6 +30,8 @@ _PARALLELIZE = ParallelizeVectorizeUnroll(
 """TVM's default for CPUs but for the last step, 512."""
 
 _LEFT_OUT = {"ApplyCustomRule", "MultiLevelTilingWithIntrin"}
+
+_MEANINGS: dict[str, marks.Meaning] = {ahead.MARK: ahead.fetching, amx.MARK: amx.configured}
 
 _PACKAGE = "tvm.s_tir.tensor_intrin"
 _PLATFORM_MODULES = {"x86_64": "x86", "AMD64": "x86", "aarch64": "arm_cpu", "arm64": "arm_cpu"}
@@ -72,6 +74,11 @@ def _context(module: tvm.IRModule, target: Target, generator: Any) -> TuneContex
     )  # fmt: skip
 
 
+def written_out(module: tvm.IRModule) -> tvm.IRModule:
+    """A scheduled module with the instructions for which TVM has no primitive."""
+    return marks.written_out(module, _MEANINGS)
+
+
 def compile_kernel(module: tvm.IRModule, target: Target) -> Any:
     """Compiles a module's ``main`` into memory for whoever knows to pass the right arguments.
 
@@ -80,7 +87,7 @@ def compile_kernel(module: tvm.IRModule, target: Target) -> Any:
     """
     host = target.with_host(target)
     lower, finalize, _ = tirx.get_default_tir_pipeline(target)
-    lowered, _ = split_host_device_mods(lower(tirx.transform.BindTarget(host)(ahead.written_out(module))))
+    lowered, _ = split_host_device_mods(lower(tirx.transform.BindTarget(host)(written_out(module))))
     bare = tirx.transform.SkipAssert()(finalize()(lowered))
     library = tvm.get_global_func(f"target.build.{target.kind.name}")(bare, target)
     return library["main"]  # taking it out is what makes LLVM compile it

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tvm.target import Target
 from tvm.target.codegen import llvm_get_vector_width, target_has_features
 
-from search import ahead, dots
+from search import ahead, amx, dots
 
 BALANCED = 1.05
 _LOAD = 1.08  # half cycles; tiles of one vector, which load as much as they add, show it
@@ -24,12 +24,14 @@ class Vectors:
         registers: How many vectors it can hold.
         threads: Cores.
         dots: It adds the products of four bytes to each lane with one instruction (VNNI).
+        tiles: It has a unit that does so for whole tiles (AMX).
     """
 
     lanes: int
     registers: int
     threads: int
     dots: bool = False
+    tiles: bool = False
 
     @classmethod
     def of(cls, target: Target, dtype: str) -> "Vectors":
@@ -37,7 +39,8 @@ class Vectors:
         if bits == 512 and not target_has_features("avx512f", target):  # TVM says 512 of every x86
             bits, registers = 256 if target_has_features("avx", target) else 128, 16
         lanes = max(1, bits // int("".join(c for c in dtype if c.isdigit()) or 32))
-        return cls(lanes, registers, int(target.attrs.get("num-cores", 1)), dots.has(target, lanes))
+        bytes_ = dots.has(target, lanes), amx.has(target, lanes)
+        return cls(lanes, registers, int(target.attrs.get("num-cores", 1)), *bytes_)
 
     def needed(self, vectors: int, rows: int) -> int:
         """Registers for a tile of so many vectors by rows: its sums, weights, and an input."""

@@ -32,7 +32,7 @@ from autotune.frontends.quantized.kernels import (
     whole_terms,
     without_zero,
 )
-from search import dots
+from search import amx, dots
 from search.vectors import Vectors
 
 _FLOATS = ("float32", "float64", "float16")
@@ -67,16 +67,20 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         output = static_shape(call.ty) or ()
         if found is None or not (vectors.dots or found.depthwise) or len(output) < 2:
             return None
-        product, (*window, _, outputs) = call.op.name == "relax.matmul", found.weights.values.shape
+        product, (*window, inputs, outputs) = call.op.name == "relax.matmul", found.weights.values.shape
         spatial, x, zero = len(window), found.x.values, int(found.x.zero)
         strides, padding, dilation = ((1,), (0, 0), (1,)) if product else _geometry(call.attrs)
         before, after = [0, *padding[:spatial], 0], [0, *padding[spatial:], 0]
         if product:
-            before = after = [0] * len(output)
+            before, after = [0] * len(output), [0] * len(output)
         elif call.attrs.data_layout[-1] != "C" or call.attrs.kernel_layout[-1] != "O":
             return None
         wanted, others = -(-outputs // vectors.lanes), 1 if product else math.prod(output[-3:-2])
         columns, blocks = vectors.filled(output[-2], wanted, others)
+        known = output[-2]  # columns that are read from where they are
+        if vectors.tiles and not found.depthwise and amx.pays(known, -(-inputs // dots.TERMS)):
+            columns = known = amx.filled(output[-2])
+            after[-2] += (columns - output[-2]) * strides[-1]
         if found.x.axes is not None:
             x = self.builder_.emit(relax.op.permute_dims(x, list(found.x.axes)))
         if found.depthwise:
@@ -90,7 +94,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
             if found.depthwise:
                 sums = depthwise_sums(padded, w, strides, dilation, output)
             else:
-                sums = integer_sums(padded, w, strides, dilation, extents, output[-2])
+                sums = integer_sums(padded, w, strides, dilation, extents, known)
             return _crop(scaled(sums, offset, scale), output)
 
         constants = (channelwise(v, extents[-1]) for v in (found.offset, found.scale))
@@ -107,11 +111,15 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         if found is None or not vectors.dots or len(output) < 2:
             return None
         rows, blocks = vectors.filled(output[-2], -(-output[-1] // vectors.lanes))
-        extents, around = (*output[:-2], rows, blocks * vectors.lanes), [0] * len(output)
+        before, after, known = [0] * len(output), [0] * len(output), output[-2]
+        if vectors.tiles and amx.pays(known, -(-found.weights.shape[0] // dots.TERMS)):
+            rows = known = amx.filled(output[-2])
+            after[-2] = rows - output[-2]
+        extents = (*output[:-2], rows, blocks * vectors.lanes)
 
         def product(x: te.Tensor, w: te.Tensor, total: te.Tensor, zero: te.Tensor) -> te.Tensor:
-            filled = whole_terms(x, around, around, 0, dots.TERMS)
-            sums = integer_sums(filled, w, (), (), extents, output[-2])
+            filled = whole_terms(x, before, after, 0, dots.TERMS)
+            sums = integer_sums(filled, w, (), (), extents, known)
             return _crop(without_zero(sums, total, zero), output)
 
         total = channelwise(found.weights.astype(np.int32).sum(axis=0, dtype=np.int32), extents[-1])

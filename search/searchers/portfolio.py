@@ -1,8 +1,8 @@
 """Several spaces of one kernel, each with a searcher of its own, for one budget.
 
 A template holds few schedules, most of them good; TVM's rules hold almost all, few of them good. Which of
-them pays depends on the kernel. The places of a batch go to each by what it brought: how often its latest
-candidates were the best so far.
+them pays depends on the kernel. The first batch is the first space's, the template's where there is one. Then
+the places of a batch go to each by what it brought: how often its latest candidates were the best so far.
 """
 
 import math
@@ -56,6 +56,8 @@ class PortfolioSearcher:
 
     def _places(self, n: int) -> list[int]:
         """How many candidates each may propose: in proportion to credit, above the floor."""
+        if not self._measured:
+            return [n, *[0] * (len(self._searchers) - 1)]
         credit = np.array([self._credit(name) for name in self._searchers])
         share = FLOOR + (1 - FLOOR * len(credit)) * credit / credit.sum()
         rng = np.random.default_rng([self._seed, self._measured])

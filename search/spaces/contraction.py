@@ -27,7 +27,7 @@ import numpy as np
 import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
-from tvm.sym import Analyzer
+from tvm.sym import Analyzer, detect_linear_equation
 from tvm.target import Target
 from tvm.tirx.analysis import undefined_vars
 
@@ -45,6 +45,7 @@ SPACE_NAME = "contraction/2"
 VECTORS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 COLUMNS = tuple(range(1, 33))
 ROWS = tuple(range(1, 9))
+ROWS_OF_TILES = (1, 2, 4, 7, 8, 14, 16, 28)
 UNROLLS = (1, 2, 4, 8)
 
 _LEAST_FLOP = _LEAST_BYTES = 500_000  # some 5 microseconds of one core; to wake another takes about two
@@ -67,6 +68,7 @@ class Contraction:
         input_bytes: Of the other one.
         dtype: Of the sum.
         dots: Its innermost axis is of four products of 8-bit integers, which lie together in both operands.
+        stride: From the inputs of one column to those of the next; None where that is not fixed.
         channelwise: The sum is over a window, and every channel is computed from one of the input.
         grouped: Which channels of the input are read depends on the channel of the output.
     """
@@ -82,6 +84,7 @@ class Contraction:
     input_bytes: int
     dtype: str
     dots: bool
+    stride: int | None
     channelwise: bool
     grouped: bool
 
@@ -127,6 +130,7 @@ def analyse(module: tvm.IRModule) -> Contraction:
         input_bytes=sum(_bytes(r.source) for r in block.reads if r not in shared),
         dtype=str(block.writes[0].source.dtype),
         dots=_is_of_dots(block),
+        stride=_stride([r for r in block.reads if r not in shared], spatial[-2]),
         channelwise=all(channel.same_as(spatial[-1]) for channel in read),
         grouped=any(spatial[-1] in undefined_vars(channel) for channel in read),
     )
@@ -180,6 +184,14 @@ def _channel(region: Any, reduced: Sequence[Any]) -> Any:
     for axis in reduced:
         analyzer.bind(axis.var, axis.dom)
     return analyzer.simplify(region.region[-1].min)
+
+
+def _stride(regions: Sequence[Any], column: Any) -> int | None:
+    """How far apart neighbouring columns are read."""
+    if len(regions) != 1 or len(regions[0].region) < 2:
+        return None
+    factors = detect_linear_equation(list(regions[0].region)[-2].min, [column])
+    return int(factors[0]) if factors and isinstance(factors[0], tirx.IntImm) else None
 
 
 def argument_of(module: tvm.IRModule, regions: Sequence[Any]) -> int | None:
@@ -255,6 +267,16 @@ class TiledSpace(TemplateSpace):
         """Whether there is enough to do for a second core to be worth what waking it takes."""
         return self.workload.flop >= _LEAST_FLOP or self.workload.bytes >= _LEAST_BYTES
 
+    def _spread(self, s: Schedule, block: Any) -> None:
+        """Computes a block on all cores, in vectors."""
+        *outer, channels = s.get_loops(block)
+        if len(outer) > 1 and self._on_all_cores:
+            s.parallel(s.fuse(*outer[:2]))
+        extent = int(s.get(channels).extent)
+        lanes = math.gcd(extent, self._lanes)
+        if lanes > 1:
+            s.vectorize(s.split(channels, [None, lanes])[1])
+
     def _begin(self, s: Schedule, core: Any, inlined: Sequence[str]) -> Any:
         """Keeps the sums of ``core`` in registers; gives the block that stores them."""
         for name in (*inlined, *self._sum.beside, *self._sum.after[:-1]):
@@ -326,7 +348,7 @@ class ContractionSpace(TiledSpace):
             "n": VECTORS,
             "y": ROWS,
             "x": COLUMNS,
-            "rows": (1, 2, 4, 7, 8, 14, 16, 28),
+            "rows": ROWS_OF_TILES,
             "unroll": UNROLLS,
         }
         constraints: list[Constraint] = [
@@ -391,13 +413,3 @@ class ContractionSpace(TiledSpace):
             ko = ahead.mark(s, ko, again * math.prod(about.reduced[:-1]), used, self._fetched)
         first = reduced[0] if len(reduced) > 1 else ko
         self._end(s, core, last, tiles, first, (ki, yi, xi, ci), lane)
-
-    def _spread(self, s: Schedule, block: Any) -> None:
-        """Computes a block on all cores, in vectors."""
-        *outer, channels = s.get_loops(block)
-        if len(outer) > 1 and self._on_all_cores:
-            s.parallel(s.fuse(*outer[:2]))
-        extent = int(s.get(channels).extent)
-        lanes = math.gcd(extent, self._lanes)
-        if lanes > 1:
-            s.vectorize(s.split(channels, [None, lanes])[1])

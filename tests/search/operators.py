@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tvm import te, topi
+from tvm import te, tirx, topi
 
 from search.problem import Workload
 from search.spaces.tir import workload_from_tir
@@ -127,6 +127,44 @@ def product_of_bytes(rows: int = 8, terms: int = 3, blocks: int = 2, lanes: int 
         return x @ w.transpose(1, 3, 0, 2).reshape(4 * terms, -1)
 
     return operator([x, w], sums, expected)
+
+
+def convolution_of_bytes(
+    height: int = 4, width: int = 8, terms: int = 4, blocks: int = 2,
+    size: int = 3, stride: int = 1, padding: int = 1,
+) -> Operator:  # fmt: skip
+    """As ``product_of_bytes`` of 16 lanes, over a window; then halved, as real numbers."""
+    x = tensor("x", 1, height, width, 4 * terms, dtype="uint8")
+    w = tensor("w", blocks, size, size, terms, 16, 4, dtype="int8")
+    padded = topi.nn.pad(x, [0, padding, padding, 0], pad_value=tirx.const(7, "uint8"), name="padded")
+    ry, rx, k, four = (
+        te.reduce_axis((0, n), name) for n, name in ((size, "ry"), (size, "rx"), (terms, "k"), (4, "four"))
+    )
+    rows, columns = ((n + 2 * padding - size) // stride + 1 for n in (height, width))
+
+    def term(b: Any, i: Any, j: Any, c: Any) -> Any:
+        left = padded[b, i * stride + ry, j * stride + rx, 4 * k + four].astype("int32")
+        return te.sum(left * w[c // 16, ry, rx, k, c % 16, four].astype("int32"), axis=[ry, rx, k, four])
+
+    sums = te.compute((1, rows, columns, 16 * blocks), term, name="conv2d")
+    halves = te.compute(
+        sums.shape, lambda *i: sums(*i).astype("float32") * tirx.const(0.5, "float32"), name="halves"
+    )
+
+    def expected(x: Array, w: Array) -> Array:
+        around = np.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)), constant_values=7)
+        plain = w.transpose(1, 2, 3, 5, 0, 4).reshape(size, size, 4 * terms, -1)
+        total = np.zeros((1, rows, columns, 16 * blocks), x.dtype)
+        for i, j in np.ndindex(size, size):
+            total += (
+                around[:, i : i + stride * rows : stride, j : j + stride * columns : stride][
+                    :, :rows, :columns
+                ]
+                @ plain[i, j]
+            )
+        return total / 2
+
+    return operator([x, w], halves, expected)
 
 
 def depthwise(

@@ -14,6 +14,7 @@ from tvm.target import Target
 
 from autotune.target import host_target
 from search import ahead
+from search.compiler import written_out
 from search.space import enumerate_drafts
 from search.spaces.contraction import ContractionSpace
 from search.spaces.tir import module_of
@@ -69,7 +70,7 @@ def test_while_weights_are_used_all_of_the_next_are_fetched(name: str) -> None:
     some = [(d, c["n"]) for d, c in configurations if c["order"] == "weights" and c["n"] in (1, 2)]
     weights = np.prod(space.workload.args[1].shape)
     for draft, vectors in some[:: len(some) // 3]:
-        ((loops, place),) = fetches(ahead.written_out(scheduled(space, draft))["main"].body)
+        ((loops, place),) = fetches(written_out(scheduled(space, draft))["main"].body)
         part = weights * vectors // 4
         found = places(loops, place, 0)
         line = ahead.LINE_BYTES // 4
@@ -81,12 +82,12 @@ def test_while_weights_are_used_all_of_the_next_are_fetched(name: str) -> None:
 def test_there_is_nothing_to_fetch_where_all_weights_are_used_together() -> None:
     space = space_of(KERNELS["1x1"])
     draft = next(d for d in enumerate_drafts(space) if space.configuration(d)["n"] == 4)
-    assert not fetches(ahead.written_out(scheduled(space, draft))["main"].body)
+    assert not fetches(written_out(scheduled(space, draft))["main"].body)
 
 
 def test_a_module_without_marks_stays_as_it_is() -> None:
     module = module_of(space_of(KERNELS["1x1"]).workload)
-    assert ahead.written_out(module) is module
+    assert written_out(module) is module
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(1, False), (2, True), (196, True), (56 * 56, False)])
@@ -104,5 +105,5 @@ def test_it_pays_where_few_rows_share_weights_but_more_than_one(rows: int, expec
 def test_other_processors_have_such_an_instruction(target: dict[str, Any], instruction: str) -> None:
     elsewhere = Target({"kind": "llvm", "num-cores": 4, **target})
     space = space_of(KERNELS["1x1"], elsewhere)
-    module = ahead.written_out(scheduled(space, space.first()))
+    module = written_out(scheduled(space, space.first()))
     assert instruction in tvm.compile(module, target=elsewhere).mod.inspect_source("asm")

@@ -1,5 +1,6 @@
 """Templates: every schedule of theirs computes what the kernel should, or they refuse the kernel."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,11 +18,12 @@ from tvm.target import Target
 
 from autotune.measure.check import numpy_dtype, poisoned_output, relative_error, tolerance
 from autotune.target import host_target
-from search.compiler import compile_kernel
+from search.compiler import compile_kernel, written_out
 from search.errors import InvalidCandidate, UnsupportedWorkload
 from search.problem import TensorSpec, Workload
 from search.space import enumerate_drafts
 from search.spaces import first_guess
+from search.spaces.amx import AmxSpace
 from search.spaces.contraction import ContractionSpace
 from search.spaces.depthwise import DepthwiseSpace
 from search.spaces.knobs import KnobSpace
@@ -40,6 +42,7 @@ WITH_DOTS = [
     for t in runnable('{"kind": "llvm", "mcpu": "haswell", "mattr": ["+avxvnni"]}')
     if Vectors.of(t, "int32").dots
 ]
+WITH_TILES = [t for t in RUNNABLE if Vectors.of(t, "int32").tiles]
 ELSEWHERE = {
     "neon": {"mtriple": "aarch64-linux-gnu", "mattr": ["+neon"]},
     "avx2": {"mtriple": "x86_64-linux-gnu", "mcpu": "haswell"},
@@ -215,6 +218,49 @@ def test_sums_of_bytes_take_the_instruction_for_them(cpu: str, lanes: int) -> No
     space = ContractionSpace(work, target)
     compiled = tvm.tirx.build(scheduled(space, space.first()), target=target)
     assert "vpdpbusd" in compiled.inspect_source("asm")
+
+
+@st.composite
+def sums_of_bytes(draw: Any) -> Operator:
+    """What the matrix unit is for."""
+    columns, terms = draw(st.integers(2, 40)), draw(st.sampled_from((4, 5, 6, 12, 16, 24, 32)))
+    blocks = draw(st.integers(1, 6))
+    if draw(FLAGS):
+        return op.product_of_bytes(columns, terms, blocks)
+    size, stride = draw(st.sampled_from((1, 2, 3))), draw(st.integers(1, 3))
+    height, padding = draw(st.integers(3, 7)), draw(st.integers(0, 1))
+    return op.convolution_of_bytes(height, max(size + stride, columns), terms, blocks, size, stride, padding)
+
+
+@pytest.mark.skipif(not WITH_TILES, reason="this machine has no matrix unit (AMX)")
+@settings(max_examples=30, deadline=None, suppress_health_check=CHECKS)
+@given(sums_of_bytes(), st.integers(0, 2**32))
+def test_sums_in_the_matrix_unit_are_exact(operator: Operator, seed: int) -> None:
+    work, rng = operator.workload, np.random.default_rng(seed)
+    space, inputs = AmxSpace(work, HERE), extremes(work, rng)
+    draft = space.sample(rng)
+    actual = run(scheduled(space, draft), work.args[-1], inputs)
+    expected = operator.expected(*(x.astype(np.int64) for x in inputs))
+    np.testing.assert_array_equal(actual, expected, err_msg=str(space.configuration(draft)))
+
+
+def test_the_matrix_unit_is_asked_for_allotted_and_freed() -> None:
+    target = Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "sapphirerapids", "num-cores": 2})
+    space = AmxSpace(op.convolution_of_bytes().workload, target)
+    compiled = tvm.tirx.build(written_out(scheduled(space, space.first())), target=target)
+    found = re.findall(
+        "syscall|ldtilecfg|tilezero|tdpbusd|tilestored|tilerelease", compiled.inspect_source("asm")
+    )
+    order = list(dict.fromkeys(found))
+    assert order == ["syscall", "ldtilecfg", "tilezero", "tdpbusd", "tilestored", "tilerelease"]
+
+
+@pytest.mark.parametrize("operator", [op.product_of_bytes(1, 16), op.product_of_bytes(8, 3)])
+def test_few_columns_or_terms_are_not_for_the_matrix_unit(operator: Operator) -> None:
+    target = Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "sapphirerapids", "num-cores": 2})
+    with pytest.raises(UnsupportedWorkload, match="too few columns or terms"):
+        AmxSpace(operator.workload, target)
+    assert (guess := first_guess(operator.workload, target)) and guess.space == "contraction/2"
 
 
 def test_without_the_instruction_sums_of_bytes_are_left_to_others() -> None:

@@ -1,0 +1,55 @@
+"""Instructions for which TVM has no schedule primitive.
+
+A template marks a loop; what the mark stands for is written there when the kernel is compiled. A compiler
+that does not know a mark ignores it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tvm
+from tvm import tirx
+
+Meaning = Callable[[Any, Sequence[Any], Sequence[Any]], Any]
+"""The new body of a marked loop: of the mark's value, the loops down to that one, the kernel's arguments."""
+
+
+def written_out(module: tvm.IRModule, meanings: Mapping[str, Meaning]) -> tvm.IRModule:
+    """The module with what its marks stand for; within a marked loop, others are not looked for."""
+    function = module["main"]
+    body = _rewritten(function.body, (), function.params, meanings)
+    return module if body is None else tvm.IRModule({"main": function.with_body(body)})
+
+
+def _rewritten(
+    node: Any, loops: tuple[Any, ...], arguments: Sequence[Any], meanings: Mapping[str, Meaning]
+) -> Any:
+    """The statement with instructions, None where it has no mark."""
+    match node:
+        case tirx.SeqStmt():
+            parts = [_rewritten(part, loops, arguments, meanings) for part in node.seq]
+            if any(p is not None for p in parts):
+                pairs = zip(parts, node.seq, strict=True)
+                return tirx.SeqStmt([old if new is None else new for new, old in pairs])
+        case tirx.For():
+            inside = (*loops, node)
+            for mark in meanings.keys() & node.annotations.keys():
+                kept = {key: value for key, value in node.annotations.items() if key != mark}
+                return _with(node, meanings[mark](node.annotations[mark], inside, arguments), kept)
+            if (body := _rewritten(node.body, inside, arguments, meanings)) is not None:
+                return _with(node, body, node.annotations)
+        case tvm.s_tir.SBlockRealize():
+            if (body := _rewritten(node.block.body, loops, arguments, meanings)) is not None:
+                b = node.block
+                block = tvm.s_tir.SBlock(
+                    b.iter_vars, b.reads, b.writes, b.name_hint, body, b.init, b.alloc_buffers,
+                    b.match_buffers, b.annotations,
+                )  # fmt: skip
+                return tvm.s_tir.SBlockRealize(node.iter_values, node.predicate, block)
+    return None
+
+
+def _with(loop: Any, body: Any, annotations: Mapping[str, Any]) -> Any:
+    return tirx.For(
+        loop.loop_var, loop.min, loop.extent, loop.kind, body, loop.thread_binding, annotations or None
+    )

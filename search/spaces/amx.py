@@ -1,0 +1,151 @@
+"""A template for convolutions and matrix products of bytes: tiles of the size of a matrix unit's registers.
+
+As in ``contraction``, but sums lie in up to six registers of 16 rows by 16 channels (``search.amx``), are
+copied to the first level of caches when they are complete, and go on from there as vectors.
+
+- ``n``, ``x``, ``y``: vectors of channels, columns and rows of outputs of a tile. Columns lie in as few
+  registers as hold them.
+- ``order``, ``rows``: which tiles come one after another, as in ``contraction``.
+"""
+
+import math
+from typing import Any
+
+from tvm.s_tir import Schedule
+from tvm.target import Target
+
+from search import amx
+from search.errors import UnsupportedWorkload
+from search.problem import Workload
+from search.spaces.contraction import ROWS, ROWS_OF_TILES, TiledSpace, analysed
+from search.spaces.knobs import Constraint, Value
+from search.spaces.template import check_extents
+from search.vectors import Vectors
+
+SPACE_NAME = "amx/1"
+
+VECTORS = tuple(range(1, amx.SUMS + 1))
+COLUMNS = tuple(range(2, amx.SUMS * amx.MOST_ROWS + 1))
+
+_STORED = 24  # cycles for a register of sums: to the cache, and back as vectors
+
+
+class AmxSpace(TiledSpace):
+    """Tiles of a convolution or matrix product of bytes.
+
+    Raises:
+        UnsupportedWorkload: The workload is none, its extents allow no tile, or the target has no such unit.
+    """
+
+    def __init__(self, workload: Workload, target: Target) -> None:
+        check_extents(workload)
+        self._sum = about = analysed(workload)
+        self._vectors = vectors = Vectors.of(target, about.dtype)
+        if not (about.dots and about.stride and vectors.tiles and self._lanes == amx.LANES):
+            raise UnsupportedWorkload(f"{workload.name}: no sum of bytes for the target's matrix unit")
+        self._stride = about.stride
+        *outer, columns, channels = about.spatial
+        if not amx.pays(columns, about.terms[-1]):
+            raise UnsupportedWorkload(f"{workload.name}: too few columns or terms for the matrix unit")
+        self._terms = amx.terms_for(about.terms[-1])
+        height = outer[-1] if outer else 1
+        knobs: dict[str, tuple[Value, ...]] = {
+            "order": ("weights", "inputs"),
+            "n": VECTORS,
+            "y": ROWS,
+            "x": COLUMNS,
+            "rows": ROWS_OF_TILES,
+        }
+        constraints: list[Constraint] = [
+            lambda n: channels % (n * amx.LANES) == 0,
+            lambda y: height % y == 0,
+            lambda x: columns % x == 0,
+            lambda n, y, x: n * y * amx.registers_for(x) <= amx.SUMS,
+            lambda order, y, rows: rows == 1 if order == "weights" else (height // y) % rows == 0,
+        ]
+        super().__init__(workload, SPACE_NAME, knobs, constraints)
+
+    def _cost(self, order: str, n: int, y: int, x: int, rows: int) -> tuple[float, ...]:  # type: ignore[override]
+        """Cycles for each sum (a row is multiplied in one, as are two loaded), then bytes that move."""
+        about = self._sum
+        *outer, height, columns, channels = (1, *about.spatial)
+        registers = amx.registers_for(x)
+        steps = math.prod(about.terms) // self._terms
+        loaded = n * y * (self._terms + x) / 2
+        cycles = (
+            steps * max(n * y * registers * amx.MOST_ROWS / 2, n * y * x, loaded)
+            + n * y * registers * _STORED
+        )
+        tiles = self._tiles(order, channels // (n * amx.LANES), height // y, rows, columns // x)
+        _, imbalance = self._vectors.spread([*outer, *tiles])
+        moved = about.weight_bytes if order == "inputs" else about.input_bytes
+        return cycles / (n * y * x) * imbalance, moved, -n * y * x, -rows
+
+    @staticmethod
+    def _tiles(order: str, channels: int, height: int, rows: int, columns: int) -> list[int]:
+        if order == "weights":
+            return [channels, height, columns]
+        return [height // rows, channels, rows, columns]
+
+    def _apply(self, s: Schedule, order: str, n: int, y: int, x: int, rows: int) -> None:  # type: ignore[override]
+        about = self._sum
+        core = s.get_sblock(about.name)
+        for name in about.padding:
+            self._spread(s, s.get_sblock(name))
+        last = self._begin(s, core, ())
+        sums = s.cache_write(core, 0, "local")
+        loops = s.get_loops(core)
+        spatial, reduced = loops[: len(about.spatial)], loops[len(about.spatial) :]
+        if len(spatial) == 2:
+            spatial = [s.add_unit_loop(spatial[0]), *spatial]
+        *outer, height, columns, channels = spatial
+        *window, terms, products = reduced
+        yo, yi = s.split(height, [None, y])
+        xo, xi = s.split(columns, [None, x])
+        co, ci, lane = s.split(channels, [None, n, amx.LANES])
+        ko, ki = s.split(terms, [None, self._terms])
+        if order == "weights":
+            tiles = [*outer, co, yo, xo]
+        else:
+            yo, ym = s.split(yo, [None, rows])
+            tiles = [*outer, yo, co, ym, xo]
+        s.reorder(*tiles, *window, ko, yi, ci, xi, lane, ki, products)
+        tile = amx.Tile(x, self._terms, self._stride, n)
+        at = self._share(s, tiles, tile)
+        s.reverse_compute_at(sums, at, preserve_unit_loops=True)
+        s.reverse_compute_at(last, at, preserve_unit_loops=True)
+        self._vectorize(s, last)
+        for loop in (yi, ci):
+            s.unroll(loop)
+        zeros = s.decompose_reduction(core, window[0] if window else ko)
+        s.tensorize(s.get_loops(zeros)[-2], tile.name("zeros"))
+        s.tensorize(xi, tile.name("products"))
+        *_, columns, channels = s.get_loops(sums)
+        vectors, lane = s.split(channels, [None, amx.LANES])
+        s.reorder(vectors, columns, lane)
+        for loop in s.get_loops(sums)[-3 - (y > 1) : -2]:
+            s.unroll(loop)
+        s.tensorize(columns, tile.name("sums"))
+
+    def _share(self, s: Schedule, tiles: list[Any], tile: amx.Tile) -> Any:
+        """Shares tiles out among cores, in as few turns as do, for each allots the registers anew."""
+        count, _ = self._vectors.spread([int(s.get(t).extent) for t in tiles])
+        together = s.fuse(*tiles[:count])
+        extent = int(s.get(together).extent)
+        turns = min((n for n in range(1, extent + 1) if extent % n == 0), key=self._imbalance)
+        turn, within = s.split(together, [turns if self._on_all_cores else 1, None])
+        if self._on_all_cores:
+            s.parallel(turn)
+        s.annotate(turn, amx.MARK, tile.text)
+        return within if count == len(tiles) else tiles[-1]
+
+    def _imbalance(self, turns: int) -> float:
+        return self._vectors.spread([turns])[1]
+
+    def _vectorize(self, s: Schedule, block: Any) -> None:
+        """What follows the sums, from the cache: whole vectors of channels."""
+        *_, channels = s.get_loops(block)
+        lanes = math.gcd(self.workload.args[-1].shape[-1], amx.LANES)
+        vectors, stored = s.split(channels, [None, lanes])
+        s.unroll(vectors)
+        s.vectorize(stored)
