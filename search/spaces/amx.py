@@ -128,19 +128,17 @@ class AmxSpace(TiledSpace):
         s.tensorize(columns, tile.name("sums"))
 
     def _share(self, s: Schedule, tiles: list[Any], tile: amx.Tile) -> Any:
-        """Shares tiles out among cores, in as few turns as do, for each allots the registers anew."""
-        count, _ = self._vectors.spread([int(s.get(t).extent) for t in tiles])
-        together = s.fuse(*tiles[:count])
-        extent = int(s.get(together).extent)
-        turns = min((n for n in range(1, extent + 1) if extent % n == 0), key=self._imbalance)
-        turn, within = s.split(together, [turns if self._on_all_cores else 1, None])
+        """Shares tiles out among cores, in as few turns as will do: each allots the registers anew."""
+        extents = [int(s.get(t).extent) for t in tiles]
+        count, _ = self._vectors.spread(extents)
+        factors = [n for n in range(1, extents[count - 1] + 1) if extents[count - 1] % n == 0]
+        turns = min(factors, key=lambda n: self._vectors.spread([math.prod(extents[: count - 1]) * n])[1])
+        begun, within = s.split(tiles[count - 1], [turns, None])
+        turn = s.fuse(*tiles[: count - 1], begun)
         if self._on_all_cores:
             s.parallel(turn)
         s.annotate(turn, amx.MARK, tile.text)
         return within if count == len(tiles) else tiles[-1]
-
-    def _imbalance(self, turns: int) -> float:
-        return self._vectors.spread([turns])[1]
 
     def _vectorize(self, s: Schedule, block: Any) -> None:
         """What follows the sums, from the cache: whole vectors of channels."""

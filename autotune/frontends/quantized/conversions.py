@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
@@ -12,6 +13,13 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from autotune.frontends.fold import constant, static_shape
 from autotune.frontends.quantized.held import CONVERSIONS, name_of
 from autotune.frontends.quantized.kernels import only
+
+_ROUNDS = 1.5 * 2.0**23
+"""Plus a number below 2 ** 22: rounded to a whole one, ties to even, which the sum's last bits are.
+
+Three instructions for a whole vector, where rounding and converting to bytes take eight.
+"""
+_ROUNDS_BITS = int(np.float32(_ROUNDS).view(np.int32))
 
 _ELEMENTWISE = {
     f"relax.{n}" for n in ("add", "clip", "maximum", "minimum", "multiply", "nn.relu", "subtract")
@@ -57,13 +65,24 @@ def _divided(dtype: str, x: te.Tensor, scale: te.Tensor, zero: te.Tensor) -> te.
 
 def _rounded(x: te.Tensor, steps: Callable[..., Any], zero: te.Tensor, dtype: str) -> te.Tensor:
     """Numbers of steps to the nearest byte; ties to even."""
-    least, most = (tirx.const(float(v(dtype).value), x.dtype) for v in (tirx.min_value, tirx.max_value))
+    least, most = int(tirx.min_value(dtype).value), int(tirx.max_value(dtype).value)
 
     def element(*i: Any) -> Any:
-        rounded = tirx.nearbyint(steps(*i)) + only(zero).astype(x.dtype)
-        return tirx.max(tirx.min(rounded, most), least).astype(dtype)
+        place = only(zero).astype(x.dtype)
+        rounded = tirx.nearbyint(steps(*i)) + place
+        return tirx.max(tirx.min(rounded, tirx.const(most, x.dtype)), tirx.const(least, x.dtype)).astype(
+            dtype
+        )
 
-    return te.compute(x.shape, element, name="quantized")
+    def element_of_bits(*i: Any) -> Any:
+        place = only(zero).astype("int32")
+        low, high = ((tirx.const(end, "int32") - place).astype("float32") for end in (least, most))
+        within = tirx.max(tirx.min(steps(*i), high), low)
+        bits = tirx.reinterpret("int32", within + tirx.const(_ROUNDS, "float32"))
+        return (bits + (place - tirx.const(_ROUNDS_BITS, "int32"))).astype(dtype)
+
+    small = x.dtype == "float32" and dtype in ("uint8", "int8")
+    return te.compute(x.shape, element_of_bits if small else element, name="quantized")
 
 
 def _from_bytes(dtype: str, x: te.Tensor, scale: te.Tensor, zero: te.Tensor) -> te.Tensor:
