@@ -30,7 +30,7 @@ MARK = "autotune.amx"
 SUMS = 6  # registers; of the others, one holds rows, one weights
 MOST_ROWS = MOST_TERMS = 16  # of a register; a term is of four products
 
-_LEAST_TERMS = 4
+_LEAST_TERMS = 3
 _LEFT, _RIGHT, _REGISTERS = 6, 7, 8
 _ASK = 158, 0x1023, 18  # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
 
@@ -44,12 +44,14 @@ class Tile:
         terms: Added at a time.
         stride: From one column's inputs to the next one's.
         vectors: Tiles of channels beside each other, whose registers these lie among.
+        side_by_side: Inputs of all columns lie along one axis, ``stride`` bytes apart.
     """
 
     columns: int
     terms: int
     stride: int
     vectors: int
+    side_by_side: bool
 
     @property
     def registers(self) -> int:
@@ -63,7 +65,13 @@ class Tile:
 
     @property
     def text(self) -> str:
-        return "_".join(map(str, astuple(self)))
+        return "_".join(str(int(size)) for size in astuple(self))
+
+    @classmethod
+    def of(cls, text: str) -> "Tile":
+        """The tile of a ``text``."""
+        *sizes, side_by_side = map(int, text.split("_"))
+        return cls(*sizes, bool(side_by_side))
 
     def name(self, part: str) -> str:
         """What schedules call the part ``zeros``, ``products`` or ``sums``; TVM knows it from then on."""
@@ -111,12 +119,12 @@ def permitted() -> bool:
 def prepare(trace: str) -> None:
     """Sees to it that TVM knows what a trace names."""
     for sizes in set(re.findall(rf"{re.escape(MARK)}\.\w+?_([\d_]+)", trace)):
-        _register(Tile(*map(int, sizes.split("_"))))
+        _register(Tile.of(sizes))
 
 
 def configured(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
     """The body of a marked loop between what allots the registers and what frees them; see ``marks``."""
-    tile = Tile(*map(int, str(text).split("_")))
+    tile = Tile.of(str(text))
     ask = tirx.call_extern("int64", "syscall", *(tirx.const(n, "int64") for n in _ASK))
     begin = tirx.call_llvm_intrin("void", "llvm.x86.ldtilecfg", StringImm(_configuration(tile)))
     end = tirx.call_llvm_intrin("void", "llvm.x86.tilerelease")
@@ -138,12 +146,42 @@ def _configuration(tile: Tile) -> str:
 
 @cache
 def _register(tile: Tile) -> None:
-    for part, make in (("zeros", _zeros), ("products", _products), ("sums", _sums)):
+    products = _products_side_by_side if tile.side_by_side else _products
+    for part, make in (("zeros", _zeros), ("products", products), ("sums", _sums)):
         TensorIntrin.register(f"{MARK}.{part}_{tile.text}", *make(tile))
 
 
+def _number(tile: Tile, offset: Any, nth: Any) -> Any:
+    """Which register holds sums: a constant when loops are written out.
+
+    Args:
+        offset: Of the tile in a buffer of [lines, columns, vectors * 16] sums that stands for the registers.
+    """
+    place = offset // LANES
+    line, vector = place // (tile.columns * tile.vectors), place % (tile.columns * tile.vectors)
+    return tirx.Cast("int8", (line * tile.vectors + vector) * tile.registers + nth)
+
+
+def _zero(register: Any) -> Any:
+    return tirx.call_llvm_intrin("void", "llvm.x86.tilezero", register)
+
+
+def _load(register: int, first: Any, apart: Any) -> Any:
+    register, apart = tirx.const(register, "int8"), tirx.Cast("int64", apart)
+    return tirx.call_llvm_intrin("void", "llvm.x86.tileloadd64", register, first, apart)
+
+
+def _multiply(register: Any) -> Any:
+    left, right = (tirx.const(n, "int8") for n in (_LEFT, _RIGHT))
+    return tirx.call_llvm_intrin("void", "llvm.x86.tdpbusd", register, left, right)
+
+
+def _store(register: Any, first: Any, apart: Any) -> Any:
+    return tirx.call_llvm_intrin("void", "llvm.x86.tilestored64", register, first, tirx.Cast("int64", apart))
+
+
 def _zeros(tile: Tile) -> tuple[Any, Any]:
-    columns, registers, vectors = tile.columns, tile.registers, tile.vectors
+    columns, registers = tile.columns, tile.registers
 
     @T.prim_func(s_tir=True)
     def meaning(c: T.Buffer((columns, 16), "int32", offset_factor=1, scope="local")) -> None:
@@ -156,41 +194,21 @@ def _zeros(tile: Tile) -> tuple[Any, Any]:
                     c[vi, vj] = T.int32(0)
 
     @T.prim_func(s_tir=True)
-    def instructions(at: T.handle) -> None:
+    def instructions(sums: T.handle) -> None:
         across = T.int32()
-        c = T.match_buffer(at, (columns, 16), "int32", offset_factor=1, scope="local", strides=[across, 1])
+        c = T.match_buffer(sums, (columns, 16), "int32", offset_factor=1, scope="local", strides=[across, 1])
         with T.sblock("root"):
             T.reads()
             T.writes(c[0:columns, 0:16])
             for r in T.unroll(registers):
-                T.evaluate(
-                    T.call_llvm_intrin(
-                        "void", "llvm.x86.tilezero", _number(c.elem_offset, columns, vectors, registers, r)
-                    )
-                )
+                T.evaluate(_zero(_number(tile, c.elem_offset, r)))
 
     return meaning, instructions
 
 
-def _number(offset: Any, columns: int, vectors: int, registers: int, nth: Any) -> Any:
-    """Which register holds sums: a constant when loops are written out.
-
-    Args:
-        offset: Of the tile in a buffer of [lines, columns, vectors * 16] sums that stands for the registers.
-    """
-    place = offset // LANES
-    line, vector = place // (columns * vectors), place % (columns * vectors)
-    return tirx.Cast("int8", (line * vectors + vector) * registers + nth)
-
-
 def _products(tile: Tile) -> tuple[Any, Any]:
     columns, terms, stride = tile.columns, tile.terms, tile.stride
-    registers, rows, vectors, reach = (
-        tile.registers,
-        tile.rows,
-        tile.vectors,
-        (tile.columns - 1) * tile.stride + 1,
-    )
+    registers, rows, reach = tile.registers, tile.rows * tile.stride, (tile.columns - 1) * tile.stride + 1
 
     @T.prim_func(s_tir=True)
     def meaning(
@@ -209,44 +227,62 @@ def _products(tile: Tile) -> tuple[Any, Any]:
                     )
 
     @T.prim_func(s_tir=True)
-    def instructions(left: T.handle, right: T.handle, at: T.handle) -> None:
+    def instructions(left: T.handle, right: T.handle, sums: T.handle) -> None:
         apart, across = T.int32(), T.int32()
         a = T.match_buffer(left, (reach, 4 * terms), "uint8", offset_factor=1, strides=[apart, 1])
         b = T.match_buffer(right, (terms, 16, 4), "int8", offset_factor=1)
-        c = T.match_buffer(at, (columns, 16), "int32", offset_factor=1, scope="local", strides=[across, 1])
+        c = T.match_buffer(sums, (columns, 16), "int32", offset_factor=1, scope="local", strides=[across, 1])
         with T.sblock("root"):
             T.reads(c[0:columns, 0:16], a[0:reach, 0 : 4 * terms], b[0:terms, 0:16, 0:4])
             T.writes(c[0:columns, 0:16])
-            T.evaluate(
-                T.call_llvm_intrin(
-                    "void", "llvm.x86.tileloadd64", T.int8(_RIGHT), b.access_ptr("r"), T.int64(64)
-                )
-            )
+            T.evaluate(_load(_RIGHT, b.access_ptr("r"), 64))
             for r in T.unroll(registers):
-                T.evaluate(
-                    T.call_llvm_intrin(
-                        "void",
-                        "llvm.x86.tileloadd64",
-                        T.int8(_LEFT),
-                        a.access_ptr("r", offset=r * (rows * stride) * apart),
-                        T.cast(apart * stride, "int64"),
+                T.evaluate(_load(_LEFT, a.access_ptr("r", offset=r * rows * apart), apart * stride))
+                T.evaluate(_multiply(_number(tile, c.elem_offset, r)))
+
+    return meaning, instructions
+
+
+def _products_side_by_side(tile: Tile) -> tuple[Any, Any]:
+    columns, terms, stride = tile.columns, tile.terms, tile.stride
+    registers, rows = tile.registers, tile.rows * tile.stride
+    reach = (tile.columns - 1) * tile.stride + 4 * tile.terms
+
+    @T.prim_func(s_tir=True)
+    def meaning(
+        a: T.Buffer((reach,), "uint8", offset_factor=1),
+        b: T.Buffer((terms, 16, 4), "int8", offset_factor=1),
+        c: T.Buffer((columns, 16), "int32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(c[0:columns, 0:16], a[0:reach], b[0:terms, 0:16, 0:4])
+            T.writes(c[0:columns, 0:16])
+            for i, j, k, t in T.grid(columns, 16, terms, 4):
+                with T.sblock("update"):
+                    vi, vj, vk, vt = T.axis.remap("SSRR", [i, j, k, t])
+                    c[vi, vj] = c[vi, vj] + T.cast(a[vi * stride + vk * 4 + vt], "int32") * T.cast(
+                        b[vk, vj, vt], "int32"
                     )
-                )
-                T.evaluate(
-                    T.call_llvm_intrin(
-                        "void",
-                        "llvm.x86.tdpbusd",
-                        _number(c.elem_offset, columns, vectors, registers, r),
-                        T.int8(_LEFT),
-                        T.int8(_RIGHT),
-                    )
-                )
+
+    @T.prim_func(s_tir=True)
+    def instructions(left: T.handle, right: T.handle, sums: T.handle) -> None:
+        across = T.int32()
+        a = T.match_buffer(left, (reach,), "uint8", offset_factor=1)
+        b = T.match_buffer(right, (terms, 16, 4), "int8", offset_factor=1)
+        c = T.match_buffer(sums, (columns, 16), "int32", offset_factor=1, scope="local", strides=[across, 1])
+        with T.sblock("root"):
+            T.reads(c[0:columns, 0:16], a[0:reach], b[0:terms, 0:16, 0:4])
+            T.writes(c[0:columns, 0:16])
+            T.evaluate(_load(_RIGHT, b.access_ptr("r"), 64))
+            for r in T.unroll(registers):
+                T.evaluate(_load(_LEFT, a.access_ptr("r", offset=r * rows), stride))
+                T.evaluate(_multiply(_number(tile, c.elem_offset, r)))
 
     return meaning, instructions
 
 
 def _sums(tile: Tile) -> tuple[Any, Any]:
-    columns, registers, rows, vectors = tile.columns, tile.registers, tile.rows, tile.vectors
+    columns, registers, rows = tile.columns, tile.registers, tile.rows
 
     @T.prim_func(s_tir=True)
     def meaning(
@@ -262,22 +298,15 @@ def _sums(tile: Tile) -> tuple[Any, Any]:
                     d[vi, vj] = c[vi, vj]
 
     @T.prim_func(s_tir=True)
-    def instructions(at: T.handle, to: T.handle) -> None:
+    def instructions(sums: T.handle, to: T.handle) -> None:
         across, apart = T.int32(), T.int32()
-        c = T.match_buffer(at, (columns, 16), "int32", offset_factor=1, scope="local", strides=[across, 1])
+        c = T.match_buffer(sums, (columns, 16), "int32", offset_factor=1, scope="local", strides=[across, 1])
         d = T.match_buffer(to, (columns, 16), "int32", offset_factor=1, scope="local", strides=[apart, 1])
         with T.sblock("root"):
             T.reads(c[0:columns, 0:16])
             T.writes(d[0:columns, 0:16])
             for r in T.unroll(registers):
-                T.evaluate(
-                    T.call_llvm_intrin(
-                        "void",
-                        "llvm.x86.tilestored64",
-                        _number(c.elem_offset, columns, vectors, registers, r),
-                        d.access_ptr("w", offset=r * rows * apart),
-                        T.cast(apart * 4, "int64"),
-                    )
-                )
+                first = d.access_ptr("w", offset=r * rows * apart)
+                T.evaluate(_store(_number(tile, c.elem_offset, r), first, apart * 4))
 
     return meaning, instructions

@@ -10,7 +10,8 @@ import tvm
 from tvm import relax
 
 FUSABLE = 4  # TVM's kOutEWiseFusable: what follows element by element joins this kernel
-_BROADCAST, _INJECTIVE, _OPAQUE = 1, 2, 8  # other patterns of operators
+OPAQUE = 8  # a kernel of its own
+_BROADCAST, _INJECTIVE = 1, 2  # other patterns of operators
 
 
 def fuse(module: tvm.IRModule) -> tvm.IRModule:
@@ -38,11 +39,11 @@ def _keep_apart(module: tvm.IRModule, _: Any) -> tvm.IRModule:
             if not isinstance(call, relax.Call) or getattr(call.op, "name", "") != "relax.call_tir":
                 continue
             function, inputs = call.args[0], [a for a in call.args[1] if isinstance(a, relax.Var)]
-            pattern = int(module[function].attrs.get("op_pattern", _OPAQUE))
+            pattern = int(module[function].attrs.get("op_pattern", OPAQUE))
             behind = any(a in sums for a in inputs)
             if pattern == FUSABLE or (pattern <= _BROADCAST and behind):
                 sums.add(binding.var)
             elif pattern == _INJECTIVE and behind and len(inputs) == 1:
                 moved.add(function)
-    marked = {f: module[f].with_attr("op_pattern", _OPAQUE) for f in moved}
+    marked = {f: module[f].with_attr("op_pattern", OPAQUE) for f in moved}
     return tvm.IRModule({**dict(module.functions.items()), **marked})

@@ -10,7 +10,6 @@ number, such as 149 or 197, cannot be cut into tiles that make good use of what 
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,17 +21,8 @@ from tvm.target import Target
 from autotune.frontends import winograd
 from autotune.frontends.fold import Array, constant, static_shape
 from autotune.frontends.fusion import FUSABLE
-from autotune.frontends.quantized.held import DynamicProduct, IntegerSum
-from autotune.frontends.quantized.kernels import (
-    channelwise,
-    depthwise_sums,
-    integer_sums,
-    packed_bytes,
-    scaled,
-    whole_terms,
-    without_zero,
-)
-from search import amx, dots
+from autotune.frontends.geometry import cropped, geometry
+from autotune.frontends.quantized.sums import SumsOfBytes
 from search.vectors import Vectors
 
 _FLOATS = ("float32", "float64", "float16")
@@ -50,84 +40,15 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
 
     def visit_call_(self, call: Any) -> Any:
         call = self.visit_expr_post_order(call)
-        for rule in (self._integers, self._dynamic_product):
-            if (integers := rule(call)) is not None:
-                return integers
+        sums = SumsOfBytes(self._target, self._bound, self.builder_).written(call)
+        if sums is not None:
+            return sums
         match getattr(call.op, "name", None):
             case "relax.nn.conv1d" | "relax.nn.conv2d" | "relax.nn.conv3d":
                 return self._convolution(call)
             case "relax.matmul":
                 return self._matmul(call)
         return call
-
-    def _integers(self, call: Any) -> Any:
-        """A convolution (NHWC) or product of bytes; None where it is none."""
-        found = IntegerSum.of(call, self._bound, last=True)
-        vectors = Vectors.of(self._target, "int32")
-        output = static_shape(call.ty) or ()
-        if found is None or not (vectors.dots or found.depthwise) or len(output) < 2:
-            return None
-        product, (*window, inputs, outputs) = call.op.name == "relax.matmul", found.weights.values.shape
-        spatial, x, zero = len(window), found.x.values, int(found.x.zero)
-        strides, padding, dilation = ((1,), (0, 0), (1,)) if product else _geometry(call.attrs)
-        before, after = [0, *padding[:spatial], 0], [0, *padding[spatial:], 0]
-        if product:
-            before, after = [0] * len(output), [0] * len(output)
-        elif call.attrs.data_layout[-1] != "C" or call.attrs.kernel_layout[-1] != "O":
-            return None
-        wanted, others = -(-outputs // vectors.lanes), 1 if product else math.prod(output[-3:-2])
-        columns, blocks = vectors.filled(output[-2], wanted, others)
-        known = output[-2]  # columns that are read from where they are
-        if vectors.tiles and not found.depthwise and amx.pays(known, -(-inputs // dots.TERMS)):
-            columns = known = amx.filled(output[-2])
-            after[-2] += (columns - output[-2]) * strides[-1]
-        if found.x.axes is not None:
-            x = self.builder_.emit(relax.op.permute_dims(x, list(found.x.axes)))
-        if found.depthwise:
-            packed, extents = found.weights.values.astype(np.float32), output
-        else:
-            packed = packed_bytes(found.weights.values, vectors.lanes, blocks)
-            extents = (*output[:-2], columns, blocks * vectors.lanes)
-
-        def integers(x: te.Tensor, w: te.Tensor, offset: te.Tensor, scale: te.Tensor) -> te.Tensor:
-            padded = whole_terms(x, before, after, zero, 1 if found.depthwise else dots.TERMS)
-            if found.depthwise:
-                sums = depthwise_sums(padded, w, strides, dilation, output)
-            else:
-                sums = integer_sums(padded, w, strides, dilation, extents, known)
-            return _crop(scaled(sums, offset, scale), output)
-
-        constants = (channelwise(v, extents[-1]) for v in (found.offset, found.scale))
-        return self.builder_.call_te(
-            integers, x, relax.const(packed), *constants,
-            primfunc_name_hint="matmul_bytes" if product else f"conv{spatial}d_bytes",
-            primfunc_attrs={"op_pattern": FUSABLE},
-        )  # fmt: skip
-
-    def _dynamic_product(self, call: Any) -> Any:
-        """A product of bytes with a zero of run time; None where it is none."""
-        found, vectors = DynamicProduct.of(call, self._bound), Vectors.of(self._target, "int32")
-        output = static_shape(call.ty) or ()
-        if found is None or not vectors.dots or len(output) < 2:
-            return None
-        rows, blocks = vectors.filled(output[-2], -(-output[-1] // vectors.lanes))
-        before, after, known = [0] * len(output), [0] * len(output), output[-2]
-        if vectors.tiles and amx.pays(known, -(-found.weights.shape[0] // dots.TERMS)):
-            rows = known = amx.filled(output[-2])
-            after[-2] = rows - output[-2]
-        extents = (*output[:-2], rows, blocks * vectors.lanes)
-
-        def product(x: te.Tensor, w: te.Tensor, total: te.Tensor, zero: te.Tensor) -> te.Tensor:
-            filled = whole_terms(x, before, after, 0, dots.TERMS)
-            sums = integer_sums(filled, w, (), (), extents, known)
-            return _crop(without_zero(sums, total, zero), output)
-
-        total = channelwise(found.weights.astype(np.int32).sum(axis=0, dtype=np.int32), extents[-1])
-        packed = relax.const(packed_bytes(found.weights, vectors.lanes, blocks))
-        return self.builder_.call_te(
-            product, found.x, packed, total, found.zero,
-            primfunc_name_hint="matmul_bytes", primfunc_attrs={"op_pattern": FUSABLE},
-        )  # fmt: skip
 
     def _bound(self, expr: Any) -> Any:
         return self.lookup_binding(expr) if isinstance(expr, relax.Var) else expr
@@ -140,7 +61,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         layouts = (attrs.data_layout, attrs.kernel_layout, str(attrs.out_layout or attrs.data_layout))
         if weight is None or layouts != (f"N{axes}C", f"{axes}IO", f"N{axes}C") or not _same_dtype(call):
             return call
-        strides, padding, dilation = _geometry(attrs)
+        strides, padding, dilation = geometry(attrs)
         groups = int(attrs.groups)
         if groups > 1 and weight.shape[-2] == 1:
             return call  # depthwise: there is no sum over channels
@@ -149,7 +70,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
             if form is not None:
                 packed = np.moveaxis(self._pack(form.transform(weight)), 0, 2)
                 return self._emit(
-                    lambda x, u: _crop(form.convolution(x, u, padding, output), output),
+                    lambda x, u: cropped(form.convolution(x, u, padding, output), output),
                     "conv2d_winograd", call.args[0], np.ascontiguousarray(packed),
                 )  # fmt: skip
         vectors = self._vectors(weight)
@@ -184,7 +105,9 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
                 )
 
             shape = (images, *extents, int(w.shape[0]) * lanes)
-            return _crop(te.compute(shape, term, name=f"conv{spatial}d"), (*shape[:-2], output[-2], channels))
+            return cropped(
+                te.compute(shape, term, name=f"conv{spatial}d"), (*shape[:-2], output[-2], channels)
+            )
 
         return self._emit(convolution, f"conv{spatial}d", call.args[0], packed)
 
@@ -212,7 +135,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
                     row = tvm.tirx.min(row, rows - 1)  # what is computed from it again is cropped
                 return te.sum(x[(*batch, row, k)] * w[(*i[:within], c // lanes, k, c % lanes)], axis=k)
 
-            return _crop(te.compute((*outer, filled, blocks * lanes), term, name="matmul"), output)
+            return cropped(te.compute((*outer, filled, blocks * lanes), term, name="matmul"), output)
 
         return self._emit(matmul, "matmul", call.args[0], packed)
 
@@ -276,12 +199,6 @@ def _same_dtype(call: Any) -> bool:
     return static_shape(call.ty) is not None and str(call.ty.dtype) == str(call.args[1].ty.dtype)
 
 
-def _crop(result: te.Tensor, shape: Sequence[Any]) -> te.Tensor:
-    if [int(d) for d in result.shape] == [int(d) for d in shape]:
-        return result
-    return te.compute(tuple(shape), lambda *i: result(*i), name="crop")
-
-
 def _merged(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
     """Weights of groups joined until their output channels are whole vectors, zero where groups differ.
 
@@ -299,15 +216,6 @@ def _merged(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
     for n in range(joined):
         wide[..., n, :, :, n, :] = narrow[..., n, :]
     return wide.reshape(*window, joined * terms, outputs), groups // joined
-
-
-def _geometry(attrs: Any) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
-    """Strides, padding and dilation of a convolution."""
-    return _ints(attrs.strides), _ints(attrs.padding), _ints(attrs.dilation)
-
-
-def _ints(values: Any) -> tuple[int, ...]:
-    return tuple(int(v) for v in values)
 
 
 def pack_weights(module: tvm.IRModule, target: Target) -> tvm.IRModule:

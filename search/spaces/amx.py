@@ -110,7 +110,7 @@ class AmxSpace(TiledSpace):
             yo, ym = s.split(yo, [None, rows])
             tiles = [*outer, yo, co, ym, xo]
         s.reorder(*tiles, *window, ko, yi, ci, xi, lane, ki, products)
-        tile = amx.Tile(x, self._terms, self._stride, n)
+        tile = amx.Tile(x, self._terms, self._stride, n, about.side_by_side)
         at = self._share(s, tiles, tile)
         s.reverse_compute_at(sums, at, preserve_unit_loops=True)
         s.reverse_compute_at(last, at, preserve_unit_loops=True)

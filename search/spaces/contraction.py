@@ -69,6 +69,7 @@ class Contraction:
         dtype: Of the sum.
         dots: Its innermost axis is of four products of 8-bit integers, which lie together in both operands.
         stride: From the inputs of one column to those of the next; None where that is not fixed.
+        side_by_side: Columns are no axis of the input: their inputs, and a sum's terms, lie along the same.
         channelwise: The sum is over a window, and every channel is computed from one of the input.
         grouped: Which channels of the input are read depends on the channel of the output.
     """
@@ -85,6 +86,7 @@ class Contraction:
     dtype: str
     dots: bool
     stride: int | None
+    side_by_side: bool
     channelwise: bool
     grouped: bool
 
@@ -116,6 +118,7 @@ def analyse(module: tvm.IRModule) -> Contraction:
         raise UnsupportedWorkload("the sum's loops are not those of its output, in their order")
     shared = [r for r in block.reads if spatial[-2] not in _variables(r)]
     read = [_channel(r, axes[_REDUCED]) for r in block.reads if r not in shared]
+    stride, side_by_side = _stride([r for r in block.reads if r not in shared], spatial[-2])
     behind, before = set(_behind(schedule, core)), set(_before(schedule, core))
     after = tuple(n for n in blocks if n in behind)
     return Contraction(
@@ -130,7 +133,8 @@ def analyse(module: tvm.IRModule) -> Contraction:
         input_bytes=sum(_bytes(r.source) for r in block.reads if r not in shared),
         dtype=str(block.writes[0].source.dtype),
         dots=_is_of_dots(block),
-        stride=_stride([r for r in block.reads if r not in shared], spatial[-2]),
+        stride=stride,
+        side_by_side=side_by_side,
         channelwise=all(channel.same_as(spatial[-1]) for channel in read),
         grouped=any(spatial[-1] in undefined_vars(channel) for channel in read),
     )
@@ -186,12 +190,14 @@ def _channel(region: Any, reduced: Sequence[Any]) -> Any:
     return analyzer.simplify(region.region[-1].min)
 
 
-def _stride(regions: Sequence[Any], column: Any) -> int | None:
-    """How far apart neighbouring columns are read."""
+def _stride(regions: Sequence[Any], column: Any) -> tuple[int | None, bool]:
+    """How far apart neighbouring columns are read, and whether along the innermost axis."""
     if len(regions) != 1 or len(regions[0].region) < 2:
-        return None
-    factors = detect_linear_equation(list(regions[0].region)[-2].min, [column])
-    return int(factors[0]) if factors and isinstance(factors[0], tirx.IntImm) else None
+        return None, False
+    *_, rows, inner = (axis.min for axis in regions[0].region)
+    side_by_side = column in undefined_vars(inner)
+    factors = detect_linear_equation(inner if side_by_side else rows, [column])
+    return (int(factors[0]) if factors and isinstance(factors[0], tirx.IntImm) else None), side_by_side
 
 
 def argument_of(module: tvm.IRModule, regions: Sequence[Any]) -> int | None:

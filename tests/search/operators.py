@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tvm import te, tirx, topi
 
+from autotune.frontends.quantized.kernels import side_by_side_sums
 from search.problem import Workload
 from search.spaces.tir import workload_from_tir
 
@@ -165,6 +166,26 @@ def convolution_of_bytes(
         return total / 2
 
     return operator([x, w], halves, expected)
+
+
+def convolution_side_by_side(
+    columns: int = 8, terms: int = 4, blocks: int = 2, size: int = 3, stride: int = 1
+) -> Operator:
+    """As ``product_of_bytes`` of 16 lanes, of windows whose rows begin ``stride`` bytes apart."""
+    row = (columns - 1) * stride + 4 * terms + 3
+    x, w = (
+        tensor("x", 1, 5 + (4 + size) * row, dtype="uint8"),
+        tensor("w", blocks, size, terms, 16, 4, dtype="int8"),
+    )
+    sums = side_by_side_sums(x, w, 5, row, (row, stride), (1, 4, columns, 16 * blocks))
+
+    def expected(x: Array, w: Array) -> Array:
+        first = 5 + row * np.arange(4)[:, None] + stride * np.arange(columns)
+        read = first[..., None, None] + row * np.arange(size)[:, None] + np.arange(4 * terms)
+        plain = w.transpose(1, 2, 4, 0, 3).reshape(size, 4 * terms, -1)
+        return np.einsum("bijyk,ykc->bijc", x[:, read], plain)
+
+    return operator([x, w], sums, expected)
 
 
 def depthwise(

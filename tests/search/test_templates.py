@@ -18,6 +18,7 @@ from tvm.target import Target
 
 from autotune.measure.check import numpy_dtype, poisoned_output, relative_error, tolerance
 from autotune.target import host_target
+from search import amx
 from search.compiler import compile_kernel, written_out
 from search.errors import InvalidCandidate, UnsupportedWorkload
 from search.problem import TensorSpec, Workload
@@ -223,11 +224,14 @@ def test_sums_of_bytes_take_the_instruction_for_them(cpu: str, lanes: int) -> No
 @st.composite
 def sums_of_bytes(draw: Any) -> Operator:
     """What the matrix unit is for."""
-    columns, terms = draw(st.integers(2, 40)), draw(st.sampled_from((4, 5, 6, 12, 16, 24, 32)))
+    columns, terms = amx.filled(draw(st.integers(2, 40))), draw(st.sampled_from((3, 4, 5, 6, 12, 16, 32)))
     blocks = draw(st.integers(1, 6))
-    if draw(FLAGS):
+    kind = draw(st.sampled_from(("product", "side by side", "convolution")))
+    if kind == "product":
         return op.product_of_bytes(columns, terms, blocks)
     size, stride = draw(st.sampled_from((1, 2, 3))), draw(st.integers(1, 3))
+    if kind == "side by side":
+        return op.convolution_side_by_side(columns, terms, blocks, size, stride)
     height, padding = draw(st.integers(3, 7)), draw(st.integers(0, 1))
     return op.convolution_of_bytes(height, max(size + stride, columns), terms, blocks, size, stride, padding)
 
@@ -244,6 +248,15 @@ def test_sums_in_the_matrix_unit_are_exact(operator: Operator, seed: int) -> Non
     np.testing.assert_array_equal(actual, expected, err_msg=str(space.configuration(draft)))
 
 
+@pytest.mark.skipif(not WITH_TILES, reason="this machine has no matrix unit (AMX)")
+@pytest.mark.parametrize("operator", [op.product_of_bytes(32, 8, 4), op.convolution_of_bytes(8, 8, 4, 6)])
+def test_the_matrix_unit_runs_each_of_its_schedules(operator: Operator) -> None:
+    """TVM takes each, however tiles are shared out among cores."""
+    space = AmxSpace(operator.workload, HERE)
+    for draft in enumerate_drafts(space):
+        scheduled(space, draft)
+
+
 def test_the_matrix_unit_is_asked_for_allotted_and_freed() -> None:
     target = Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "sapphirerapids", "num-cores": 2})
     space = AmxSpace(op.convolution_of_bytes().workload, target)
@@ -255,7 +268,7 @@ def test_the_matrix_unit_is_asked_for_allotted_and_freed() -> None:
     assert order == ["syscall", "ldtilecfg", "tilezero", "tdpbusd", "tilestored", "tilerelease"]
 
 
-@pytest.mark.parametrize("operator", [op.product_of_bytes(1, 16), op.product_of_bytes(8, 3)])
+@pytest.mark.parametrize("operator", [op.product_of_bytes(1, 16), op.product_of_bytes(8, 2)])
 def test_few_columns_or_terms_are_not_for_the_matrix_unit(operator: Operator) -> None:
     target = Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "sapphirerapids", "num-cores": 2})
     with pytest.raises(UnsupportedWorkload, match="too few columns or terms"):
