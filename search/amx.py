@@ -70,8 +70,8 @@ class Tile:
     @classmethod
     def of(cls, text: str) -> "Tile":
         """The tile of a ``text``."""
-        *sizes, side_by_side = map(int, text.split("_"))
-        return cls(*sizes, bool(side_by_side))
+        columns, terms, stride, vectors, side_by_side = map(int, text.split("_"))
+        return cls(columns, terms, stride, vectors, bool(side_by_side))
 
     def name(self, part: str) -> str:
         """What schedules call the part ``zeros``, ``products`` or ``sums``; TVM knows it from then on."""
@@ -113,7 +113,7 @@ def permitted() -> bool:
     """Whether the operating system lets this process use it."""
     if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
         return False
-    return ctypes.CDLL(None).syscall(*(ctypes.c_long(n) for n in _ASK)) == 0
+    return bool(ctypes.CDLL(None).syscall(*(ctypes.c_long(n) for n in _ASK)) == 0)
 
 
 def prepare(trace: str) -> None:

@@ -9,6 +9,7 @@ copied to the first level of caches when they are complete, and go on from there
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tvm.s_tir import Schedule
@@ -28,6 +29,7 @@ VECTORS = tuple(range(1, amx.SUMS + 1))
 COLUMNS = tuple(range(2, amx.SUMS * amx.MOST_ROWS + 1))
 
 _STORED = 24  # cycles for a register of sums: to the cache, and back as vectors
+_ALLOTTED = 600  # cycles for a turn: registers are asked for, allotted and freed
 
 
 class AmxSpace(TiledSpace):
@@ -69,17 +71,15 @@ class AmxSpace(TiledSpace):
         """Cycles for each sum (a row is multiplied in one, as are two loaded), then bytes that move."""
         about = self._sum
         *outer, height, columns, channels = (1, *about.spatial)
-        registers = amx.registers_for(x)
+        registers = n * y * amx.registers_for(x)
         steps = math.prod(about.terms) // self._terms
-        loaded = n * y * (self._terms + x) / 2
-        cycles = (
-            steps * max(n * y * registers * amx.MOST_ROWS / 2, n * y * x, loaded)
-            + n * y * registers * _STORED
-        )
-        tiles = self._tiles(order, channels // (n * amx.LANES), height // y, rows, columns // x)
-        _, imbalance = self._vectors.spread([*outer, *tiles])
+        multiplied, loaded = registers * amx.MOST_ROWS, n * y * (self._terms + x)
+        cycles = steps * max(multiplied, loaded / 2) + registers * _STORED
+        tiles = [*outer, *self._tiles(order, channels // (n * amx.LANES), height // y, rows, columns // x)]
+        _, turns, imbalance = self._turns(tiles)
+        total = (math.prod(tiles) * cycles + turns * _ALLOTTED) * imbalance
         moved = about.weight_bytes if order == "inputs" else about.input_bytes
-        return cycles / (n * y * x) * imbalance, moved, -n * y * x, -rows
+        return total, moved, -n * y * x, -rows
 
     @staticmethod
     def _tiles(order: str, channels: int, height: int, rows: int, columns: int) -> list[int]:
@@ -127,13 +127,25 @@ class AmxSpace(TiledSpace):
             s.unroll(loop)
         s.tensorize(columns, tile.name("sums"))
 
-    def _share(self, s: Schedule, tiles: list[Any], tile: amx.Tile) -> Any:
-        """Shares tiles out among cores, in as few turns as will do: each allots the registers anew."""
-        extents = [int(s.get(t).extent) for t in tiles]
+    def _turns(self, extents: Sequence[int]) -> tuple[int, int, float]:
+        """How many loops to share out among cores, in how many turns, and how much longer the busiest takes.
+
+        In as few as will do, for each allots the registers anew.
+        """
         count, _ = self._vectors.spread(extents)
-        factors = [n for n in range(1, extents[count - 1] + 1) if extents[count - 1] % n == 0]
-        turns = min(factors, key=lambda n: self._vectors.spread([math.prod(extents[: count - 1]) * n])[1])
-        begun, within = s.split(tiles[count - 1], [turns, None])
+        *whole, parted = extents[:count]
+        factors = [n for n in range(1, parted + 1) if parted % n == 0]
+        turns = min((math.prod(whole) * n for n in factors), key=self._imbalance)
+        return count, turns, self._imbalance(turns)
+
+    def _imbalance(self, turns: int) -> float:
+        return self._vectors.spread([turns])[1]
+
+    def _share(self, s: Schedule, tiles: list[Any], tile: amx.Tile) -> Any:
+        """Shares tiles out among cores; the loop at which each begins."""
+        extents = [int(s.get(t).extent) for t in tiles]
+        count, turns, _ = self._turns(extents)
+        begun, within = s.split(tiles[count - 1], [turns // math.prod(extents[: count - 1]), None])
         turn = s.fuse(*tiles[: count - 1], begun)
         if self._on_all_cores:
             s.parallel(turn)

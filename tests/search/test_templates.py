@@ -241,6 +241,8 @@ def sums_of_bytes(draw: Any) -> Operator:
 @given(sums_of_bytes(), st.integers(0, 2**32))
 def test_sums_in_the_matrix_unit_are_exact(operator: Operator, seed: int) -> None:
     work, rng = operator.workload, np.random.default_rng(seed)
+    columns = work.args[-1].shape[-2]
+    assume(any(columns % rows == 0 for rows in range(2, amx.MOST_ROWS + 1)))
     space, inputs = AmxSpace(work, HERE), extremes(work, rng)
     draft = space.sample(rng)
     actual = run(scheduled(space, draft), work.args[-1], inputs)
