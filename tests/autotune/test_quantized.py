@@ -298,12 +298,14 @@ def test_layers_that_differ_in_scales_only_share_a_kernel(tmp_path: Path) -> Non
     assert count(0.2, 0.2) == count(0.2, 0.4)
 
 
-def test_ties_are_rounded_to_even(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zero", [0, 3, 10, 255])
+def test_ties_are_rounded_to_even_and_what_is_too_large_is_the_last_byte(tmp_path: Path, zero: int) -> None:
+    x = np.array([0.25, 0.75, 1.25, 1.75, -0.25, -0.75, 300, -300, 2**24, -1e30, np.inf, -np.inf], np.float32)
     g = Graph("u8", np.random.default_rng(0))
-    path = g.save(tmp_path / "m.onnx", g.rounded("x", 0.5, 10), [8])
-    x = np.array([0.25, 0.75, 1.25, 1.75, -0.25, -0.75, 300, -300], np.float32)
+    path = g.save(tmp_path / "m.onnx", g.rounded("x", 0.5, zero), [len(x)])
     actual = guessed(lower(load_model(str(path)), host_target(2)), host_target(2), x)
-    np.testing.assert_array_equal(actual, [0, 1, 1, 2, 0, -1, 122.5, -5])
+    expected = (np.clip(np.rint(x / 0.5) + zero, 0, 255) - zero) * 0.5
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_how_far_a_step_moves_the_output_is_measured(tmp_path: Path) -> None:

@@ -46,6 +46,16 @@ def test_features_that_a_virtual_machine_hides_are_switched_off(monkeypatch: pyt
 
 
 @x86
+def test_a_matrix_unit_that_the_system_does_not_let_one_use_is_not_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("search.amx.permitted", lambda: False)
+    assert not {f for f in targets._features(host_target(1)) if f.startswith("amx")}
+    with pytest.raises(UnsupportedTarget, match="amx-int8"):
+        resolve_target("sapphirerapids", 1)
+
+
+@x86
 def test_names_tags_and_json_say_the_same() -> None:
     named = json.loads(canonical(resolve_target("x86-64", 2)))
     given = '{"kind": "llvm", "mcpu": "x86-64", "num-cores": 64}'

@@ -44,22 +44,11 @@ def whole_terms(
 
 
 @dataclass(frozen=True)
-class Window:
-    """Where a convolution reads, for each of its axes; of a product, nowhere else.
-
-    Attributes:
-    """
-
-    strides: tuple[int, ...] = ()
-    dilation: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
 class SideBySide:
-    """An image whose rows lie one after another, as [images, bytes], each followed by what is around it.
+    """An image whose rows lie one after another, each followed by what is around it.
 
-    A row begins with the image's own bytes, and what is to the left of it ends the row before: so all that is
-    copied is whole vectors, where rows of the image are.
+    So a window's row, channels included, is one run of bytes. A row begins with the image's own bytes, and
+    what is to the left of it ends the row before: what is copied is whole vectors, if the image's rows are.
 
     Attributes:
         own: Bytes of a row of the image.
@@ -125,7 +114,12 @@ def side_by_side_sums(
 
 
 def integer_sums(
-    padded: te.Tensor, w: te.Tensor, window: Window, extents: Sequence[int], columns: int
+    padded: te.Tensor,
+    w: te.Tensor,
+    strides: Sequence[int],
+    dilation: Sequence[int],
+    extents: Sequence[int],
+    columns: int,
 ) -> te.Tensor:
     """Of a convolution or product of bytes.
 
@@ -134,15 +128,15 @@ def integer_sums(
         w: Shape [blocks, *window, inputs / 4, lanes, 4]; without a window, of a product.
         extents: Of the sums; those beyond ``columns`` are computed from the last place, and to be cropped.
     """
-    sizes, lanes, last = w.shape[1:-3], int(w.shape[-2]), int(padded.shape[-2]) - 1
-    named = zip(sizes, "zyx"[3 - len(sizes) :], strict=True)
+    window, lanes, last = w.shape[1:-3], int(w.shape[-2]), int(padded.shape[-2]) - 1
+    named = zip(window, "zyx"[3 - len(window) :], strict=True)
     places = [te.reduce_axis((0, n), f"r{axis}") for n, axis in named]
     rc, rt = te.reduce_axis((0, w.shape[-3]), "rc"), te.reduce_axis((0, dots.TERMS), "rt")
 
     def term(*at: Any) -> Any:
         *read, c = at
         if places:
-            moved = zip(read[1:], window.strides, places, window.dilation, strict=True)
+            moved = zip(read[1:], strides, places, dilation, strict=True)
             read = [read[0], *(o * s + r * d for o, s, r, d in moved)]
         if extents[-2] > columns:
             read[-1] = tirx.min(read[-1], last)
@@ -150,7 +144,7 @@ def integer_sums(
         right = w[(c // lanes, *places, rc, c % lanes, rt)].astype("int32")
         return te.sum(left * right, axis=[*places, rc, rt])
 
-    return te.compute(tuple(extents), term, name=f"conv{len(sizes)}d" if places else "matmul")
+    return te.compute(tuple(extents), term, name=f"conv{len(window)}d" if places else "matmul")
 
 
 def depthwise_sums(

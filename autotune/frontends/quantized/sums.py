@@ -15,7 +15,6 @@ from autotune.frontends.geometry import cropped, geometry
 from autotune.frontends.quantized.held import DynamicProduct, IntegerSum, Lookup
 from autotune.frontends.quantized.kernels import (
     SideBySide,
-    Window,
     channelwise,
     depthwise_sums,
     integer_sums,
@@ -69,17 +68,9 @@ class SumsOfBytes:
 
         def product(x: te.Tensor, w: te.Tensor) -> te.Tensor:
             filled = whole_terms(x, [0] * len(output), after, int(sums.x.zero), dots.TERMS)
-            return integer_sums(filled, w, Window(), extents, output[-2] + after[-2])
+            return integer_sums(filled, w, (), (), extents, output[-2] + after[-2])
 
-        return self._emit(
-            "matmul_bytes",
-            product,
-            sums,
-            self._transposed(sums),
-            output,
-            self._packed(weights, extents),
-            extents[-1],
-        )
+        return self._emit("matmul_bytes", product, sums, self._packed(weights, extents), output)
 
     def _convolution(self, sums: IntegerSum, output: tuple[int, ...], attrs: Any) -> Any:
         if not self._vectors.dots:
@@ -96,18 +87,10 @@ class SumsOfBytes:
 
         def convolution(x: te.Tensor, w: te.Tensor) -> te.Tensor:
             padded = whole_terms(x, before, after, zero, dots.TERMS)
-            return integer_sums(padded, w, Window(strides, dilation), extents, known)
+            return integer_sums(padded, w, strides, dilation, extents, known)
 
-        name = f"conv{spatial}d_bytes"
-        return self._emit(
-            name,
-            convolution,
-            sums,
-            self._transposed(sums),
-            output,
-            self._packed(weights, extents),
-            extents[-1],
-        )
+        packed = self._packed(weights, extents)
+        return self._emit(f"conv{spatial}d_bytes", convolution, sums, packed, output)
 
     def _side_by_side(self, sums: IntegerSum, output: tuple[int, ...], attrs: Any) -> Any:
         """Of few channels: a window's columns, with their channels, are the terms of one sum."""
@@ -120,22 +103,14 @@ class SumsOfBytes:
         needed = (extents[-2] - 1) * across * inputs + dots.TERMS * packed.shape[-3]
         image = SideBySide(columns * inputs, left * inputs, needed, top, bottom)
         flat = self.builder.emit(relax.op.reshape(x, [images, rows, columns * inputs]))
-        laid_out = self.builder.emit(
-            self.builder.call_te(
-                image.laid_out,
-                flat,
-                int(sums.x.zero),
-                primfunc_name_hint="side_by_side",
-                primfunc_attrs={"op_pattern": OPAQUE},
-            )
-        )
-        bytes_ = self.builder.emit(relax.op.reshape(laid_out, [images, -1]))
+        laid_out = self._call("side_by_side", image.laid_out, flat, int(sums.x.zero), pattern=OPAQUE)
+        bytes_ = self.builder.emit(relax.op.reshape(self.builder.emit(laid_out), [images, -1]))
 
         def convolution(x: te.Tensor, w: te.Tensor) -> te.Tensor:
             strides = down * image.row, across * inputs
             return side_by_side_sums(x, w, image.first, apart * image.row, strides, extents)
 
-        return self._emit("conv2d_bytes", convolution, sums, bytes_, output, packed, extents[-1])
+        return self._emit("conv2d_bytes", convolution, sums, packed, output, bytes_)
 
     def _depthwise(self, sums: IntegerSum, output: tuple[int, ...], attrs: Any) -> Any:
         strides, padding, dilation = geometry(attrs)
@@ -146,9 +121,7 @@ class SumsOfBytes:
             return depthwise_sums(padded, w, strides, dilation, output)
 
         weights = sums.weights.values.astype(np.float32)
-        return self._emit(
-            "conv2d_bytes", convolution, sums, self._transposed(sums), output, weights, output[-1]
-        )
+        return self._emit("conv2d_bytes", convolution, sums, weights, output)
 
     def _dynamic_product(self, found: DynamicProduct, output: tuple[int, ...]) -> Any:
         if not self._vectors.dots:
@@ -157,7 +130,7 @@ class SumsOfBytes:
 
         def product(x: te.Tensor, w: te.Tensor, total: te.Tensor, zero: te.Tensor) -> te.Tensor:
             filled = whole_terms(x, [0] * len(output), after, 0, dots.TERMS)
-            sums = integer_sums(filled, w, Window(), extents, output[-2] + after[-2])
+            sums = integer_sums(filled, w, (), (), extents, output[-2] + after[-2])
             return cropped(without_zero(sums, total, zero), output)
 
         total = channelwise(found.weights.astype(np.int32).sum(axis=0, dtype=np.int32), extents[-1])
@@ -192,19 +165,26 @@ class SumsOfBytes:
         name: str,
         add_up: Callable[[te.Tensor, te.Tensor], te.Tensor],
         sums: IntegerSum,
-        x: Any,
-        output: tuple[int, ...],
         weights: Array,
-        channels: int,
+        output: tuple[int, ...],
+        x: Any = None,
     ) -> Any:
-        """Sums that are scaled to the numbers they stand for."""
+        """Sums that are scaled to the numbers they stand for.
+
+        Args:
+            x: What is added up, if it is not as ``sums`` has it.
+        """
 
         def numbers(x: te.Tensor, w: te.Tensor, offset: te.Tensor, scale: te.Tensor) -> te.Tensor:
             return cropped(scaled(add_up(x, w), offset, scale), output)
 
+        channels = output[-1] if sums.depthwise else weights.shape[0] * self._vectors.lanes
         constants = (channelwise(v, channels) for v in (sums.offset, sums.scale))
+        x = self._transposed(sums) if x is None else x
         return self._call(name, numbers, x, relax.const(weights), *constants)
 
-    def _call(self, name: str, function: Callable[..., te.Tensor], *arguments: Any) -> Any:
-        attributes = {"op_pattern": FUSABLE}
+    def _call(
+        self, name: str, function: Callable[..., te.Tensor], *arguments: Any, pattern: int = FUSABLE
+    ) -> Any:
+        attributes = {"op_pattern": pattern}
         return self.builder.call_te(function, *arguments, primfunc_name_hint=name, primfunc_attrs=attributes)
