@@ -12,7 +12,7 @@ from search.problem import Measurement, Task
 
 RECENT_ROUNDS = 3
 HOPELESS_TRIALS = 32  # without a single success: the task is given up
-FLOOR_TRIALS = 8  # that every task gets before any gets more by what it promises
+FLOOR_TRIALS = 4  # that every task gets first: soon all are known, and what they teach helps each other
 HEADROOM_SHARE = 0.2  # how much the second guess, an optimist, counts beside the first
 
 

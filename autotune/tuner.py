@@ -14,7 +14,7 @@ from itertools import groupby
 
 from tvm.target import Target
 
-from autotune.allocation import TaskProgress, next_task
+from autotune.allocation import FLOOR_TRIALS, TaskProgress, next_task
 from autotune.frontends.graph import Model
 from autotune.manifest import CurvePoint
 from autotune.measure.family import ReferenceFailed
@@ -37,7 +37,6 @@ from search.spaces import SPACES, spaces_of
 from search.spaces.trace import TraceSpace
 
 ROUND = 32  # trials of one task before the next is chosen
-FIRST_ROUND = 8  # so that every task is known soon; what they teach helps the tasks after them
 ALIKE = 4  # most similar workloads whose best schedules a task begins with
 FASTER_THAN_LIGHT = 4.0  # times the probed peak, which other load may have halved: no kernel is that fast
 
@@ -312,7 +311,7 @@ class Tuner:
 
     def _round_size(self, task: TaskProgress) -> int:
         """Small enough that a small budget reaches every task."""
-        size = ROUND if task.trials else FIRST_ROUND
+        size = ROUND if task.trials else FLOOR_TRIALS
         budget = self.progress.budget.trials
         if budget is None:
             return size

@@ -47,7 +47,7 @@ from search.spaces.tir import module_of, workload_from_tir
 from search.spaces.trace import TraceSpace, trace_to_json
 
 BUDGETS = (8, 16, 32, 64, 128, 256)
-FIRST_ROUND, ROUND = 8, 32  # as in autotune.tuner
+FIRST_ROUND, ROUND = 8, 32  # the first is small, as in autotune.tuner
 
 
 def _convolution(size: int, channels: int, out: int, kernel: int, stride: int = 1) -> tirx.PrimFunc:
