@@ -13,6 +13,7 @@ from tvm import relax
 
 from autotune.errors import ArtifactError, BadInput
 from autotune.manifest import REPORT_NAME, Manifest, TaskEntry
+from autotune.target import lacking
 
 _loaded: dict[Path, tuple[int, int]] = {}
 
@@ -90,11 +91,17 @@ def load(path: str | Path) -> CompiledModel:
         path: The folder that ``autotune run`` or ``compile`` wrote, or the library in it.
 
     Raises:
-        ArtifactError: It is not an artifact, or this machine cannot load it.
+        ArtifactError: It is not an artifact, or this machine cannot load it, or not run it.
     """
     folder = Path(path)
     folder = folder.parent if folder.is_file() else folder
-    return CompiledModel(folder, Manifest.read(folder))
+    manifest = Manifest.read(folder)
+    if names := lacking(manifest.target):  # else it would die of SIGILL
+        raise ArtifactError(
+            f"{folder} was compiled on {manifest.hardware.name}, and uses what this machine lacks: {names}.\n"
+            "Compile it here, or there for a CPU that both have instructions of (--target)."
+        )
+    return CompiledModel(folder, manifest)
 
 
 def _load_library(path: Path) -> Any:

@@ -64,6 +64,12 @@ def resolve_target(given: str | None, threads: int) -> "Target":
     return target
 
 
+def lacking(target: Any) -> str:
+    """What this machine lacks of the instructions that code for a target may use: some names, for people."""
+    names = sorted(_features(target) - _host_features())
+    return textwrap.shorten(", ".join(names), 100, placeholder=" ...")
+
+
 def canonical(target: "Target") -> str:
     """JSON text that is equal for equal targets, in any process: the key of the database.
 
@@ -134,8 +140,7 @@ def _check_runs_here(given: str, target: "Target") -> None:
     cpu = str(target.attrs.get("mcpu", ""))
     if cpu and not codegen.llvm_is_valid_cpu(cpu, triple):
         raise UnsupportedTarget(_unknown_cpu(cpu))
-    if lacking := sorted(_features(target) - _host_features()):
-        names = textwrap.shorten(", ".join(lacking), 100, placeholder=" ...")
+    if names := lacking(target):
         advice = f"Tune on such a CPU, or for this machine's ({codegen.llvm_get_system_cpu()!r})."
         raise UnsupportedTarget(f"target {given!r} uses what this machine lacks: {names}.\n{advice}")
 

@@ -21,7 +21,8 @@ from search.problem import (
 )
 
 CANDIDATES = 5  # of a task, tried in the order of their latency
-CHALLENGERS = 2  # compared with the one in front of them
+CHALLENGERS = 2  # compared with the one in front of them, where that matters
+MATTERS = 0.005  # of the model's latency: of kernels that take less, whichever is in front will do
 CLOSE = 1.05  # times the best latency: measured alone, slower ones are slower
 EVERY = 1 << 30
 _PROVES_NOTHING = (ErrorKind.CRASH, ErrorKind.RUN_TIMEOUT, ErrorKind.BUILD_TIMEOUT, ErrorKind.OUT_OF_MEMORY)
@@ -44,8 +45,12 @@ def verify_winners(
     Args:
         read_bytes: What the rest of the model reads between two runs of a kernel; 0 leaves caches warm.
     """
-    for task in tasks:
-        _Contest(task, store, conditions, pool, run_id, between(task, read_bytes), observe).hold()
+    fastest = [store.best(task.workload.hash, conditions, 1) for task in tasks]
+    shares_s = [t.weight * best[0].latency_s if best else 0.0 for t, best in zip(tasks, fastest, strict=True)]
+    for task, share_s in zip(tasks, shares_s, strict=True):
+        challengers = CHALLENGERS if share_s >= MATTERS * sum(shares_s) else 0
+        state = between(task, read_bytes)
+        _Contest(task, store, conditions, pool, run_id, state, challengers, observe).hold()
 
 
 class _Contest:
@@ -59,6 +64,7 @@ class _Contest:
         pool: Pool,
         run_id: int,
         between: Between,
+        challengers: int,
         observe: Callable[[str], None],
     ) -> None:
         self._task = task
@@ -67,6 +73,7 @@ class _Contest:
         self._pool = pool
         self._run_id = run_id
         self._between = between
+        self._challengers = challengers
         self._observe = observe
 
     def hold(self) -> None:
@@ -90,7 +97,7 @@ class _Contest:
         """The best of those whose times lie too close to tell."""
         champion = front.candidate
         close = [m for m in others if m.latency_s < CLOSE * front.latency_s]
-        for challenger in close[:CHALLENGERS]:
+        for challenger in close[: self._challengers]:
             if self._beats(challenger.candidate, champion):
                 champion = challenger.candidate
         return champion

@@ -31,6 +31,7 @@ SUMS = 6  # registers; of the others, one holds rows, one weights
 MOST_ROWS = MOST_TERMS = 16  # of a register; a term is of four products
 
 _LEAST_TERMS = 3
+_PRODUCT = 64  # fifths of a cycle that it takes beside one for each row
 _LEFT, _RIGHT, _REGISTERS = 6, 7, 8
 _ASK = 158, 0x1023, 18  # arch_prctl(ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA)
 
@@ -95,11 +96,11 @@ def pays(columns: int, terms: int) -> bool:
 
 
 def filled(columns: int) -> int:
-    """To how many columns to fill up, so that registers are full; to load weights takes as long as 8 rows."""
+    """To how many columns to fill up, so that registers are full."""
 
     def price(more: int) -> int:
         rows = next(n for n in range(MOST_ROWS, 0, -1) if more % n == 0)
-        return more // rows * max(rows, MOST_TERMS // 2)
+        return more // rows * (_PRODUCT + rows)
 
     return min(range(columns, columns + columns // 8 + 2), key=lambda more: (price(more), more))
 

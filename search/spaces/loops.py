@@ -97,8 +97,13 @@ class LoopSpace(TemplateSpace):
     def _across(
         self, s: Schedule, block: Any, spatial: list[Any], reduced: list[Any], vectors: int, parallel: bool
     ) -> None:
-        """Vectors of the innermost axis of the output; sums over other axes stay in registers."""
+        """Vectors of the innermost axis of the output; sums over other axes stay in registers.
+
+        Each of what is put side by side is read in whole vectors, where they need not be narrow for that.
+        """
         lanes = self._width(s, spatial[-1])
+        whole = math.gcd(lanes, *_ends(s, block))
+        lanes = whole if whole >= min(4, self._vectors.lanes) else lanes
         if not lanes:
             self._tiles(s, spatial, parallel)
             return
@@ -159,9 +164,21 @@ def _inlinable(s: Schedule, block: Any) -> bool:
     return elementwise and len(s.get_consumers(block)) == 1
 
 
+def _ends(s: Schedule, block: Any) -> list[int]:
+    """How far what is read along the innermost spatial axis reaches."""
+    axis = _innermost(s, block)
+    reads = [r for r in s.get(block).reads if r.region]
+    return [int(r.source.shape[-1]) for r in reads if axis in undefined_vars(r.region[-1].min)]
+
+
+def _innermost(s: Schedule, block: Any) -> Any:
+    """The innermost spatial axis."""
+    return [a.var for a in s.get(block).iter_vars if a.iter_type == tirx.IterVar.DataPar][-1]
+
+
 def _is_contiguous(s: Schedule, block: Any) -> bool:
     """Whether the innermost spatial axis is that of all that is written and read, where it plays a part."""
-    axis = [a.var for a in s.get(block).iter_vars if a.iter_type == tirx.IterVar.DataPar][-1]
+    axis = _innermost(s, block)
     regions = [*s.get(block).reads, *s.get(block).writes]
     return all(
         axis not in undefined_vars(extent.min) for region in regions for extent in list(region.region)[:-1]

@@ -119,6 +119,16 @@ def test_save_and_load(tuned: tuple[autotune.CompiledModel, str], tmp_path: Path
     assert np.array_equal(copy(inputs[0].numpy())[0], tuned[0](inputs[0].numpy())[0])
 
 
+def test_an_artifact_of_another_machine(
+    tuned: tuple[autotune.CompiledModel, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would die of SIGILL."""
+    copy = tuned[0].save(tmp_path / "copy")
+    monkeypatch.setattr("autotune.target._host_features", lambda: {"sse2"})
+    with pytest.raises(ArtifactError, match=r"uses what this machine lacks: .*\nCompile it here"):
+        autotune.load(copy)
+
+
 @pytest.mark.slow
 def test_an_artifact_written_anew_is_not_the_old_one(tmp_path: Path) -> None:
     """dlopen goes by the path, so the second of two models in one place would be the first."""
