@@ -4,6 +4,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 
 from autotune.deliver import check_delivery, deliver, reference_outputs
@@ -19,6 +20,7 @@ from db.values import Run, RunSpec, RunStatus
 from search.errors import AutotuneError
 from search.problem import Task
 from search.searchers import DEFAULT
+from search.spaces import first_guess
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,10 @@ def run_model(
         began = time.monotonic()
         with Pool(conditions.target, conditions.threads, profile=profile) as pool:
             progress = tuner.run(run, pool)
-            verify_winners(tasks, store, conditions, pool, run.id, model.moved_bytes, say)
+            verify_winners(
+                tasks, store, conditions, pool, run.id, model.moved_bytes, say,
+                partial(first_guess, target=session.target),
+            )  # fmt: skip
         noise = tuple(NoiseEntry(at_s=p.at_s - began, drift=p.drift) for p in pool.noise.points)
         entry = _run_entry(
             run.id, options.seed, progress, noise, profile.seconds(), _rankings(tuner), learned.names

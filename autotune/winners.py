@@ -36,21 +36,27 @@ def verify_winners(
     run_id: int,
     read_bytes: int = 0,
     observe: Callable[[str], None] = lambda text: None,
+    guess: Callable[[Workload], Candidate | None] = lambda workload: None,
 ) -> None:
     """Finds the winner of each task among its best candidates and verifies it; results go to the store.
 
-    What passed before keeps its place until a faster one is shown to be so in pairs. What was wrong is not
-    tried again; what was only not faster than plain loops gets another chance.
+    What passed before keeps its place until a faster one is shown to be so in pairs; so does, at first, what
+    would be taken without measuring. What was wrong is not tried again; what was only not faster than plain
+    loops gets another chance.
 
     Args:
         read_bytes: What the rest of the model reads between two runs of a kernel; 0 leaves caches warm.
+        guess: What would be taken without measuring. Candidates are timed one by one, with warm caches, in
+            whatever the machine's state is: the least of hundreds of times may be luck.
     """
     fastest = [store.best(task.workload.hash, conditions, 1) for task in tasks]
     shares_s = [t.weight * best[0].latency_s if best else 0.0 for t, best in zip(tasks, fastest, strict=True)]
     for task, share_s in zip(tasks, shares_s, strict=True):
         challengers = CHALLENGERS if share_s >= MATTERS * sum(shares_s) else 0
         state = between(task, read_bytes)
-        _Contest(task, store, conditions, pool, run_id, state, challengers, observe).hold()
+        _Contest(task, store, conditions, pool, run_id, state, challengers, observe).hold(
+            guess(task.workload)
+        )
 
 
 class _Contest:
@@ -76,22 +82,35 @@ class _Contest:
         self._challengers = challengers
         self._observe = observe
 
-    def hold(self) -> None:
+    def hold(self, guess: Candidate | None) -> None:
         standing = winner_of(self._task, self._store, self._conditions)
-        ranked = self._store.best(self._task.workload.hash, self._conditions, CANDIDATES)
+        every = self._store.best(self._task.workload.hash, self._conditions, EVERY)
+        if standing or not self._challengers or all(m.candidate != guess for m in every):
+            guess = None
+        ranked = every[:CANDIDATES]
         for number, front in enumerate(ranked):
             if standing and not self._beats(front.candidate, standing[0].candidate):
                 return
             champion = self._champion(front, ranked[number + 1 :])
             if standing and champion == standing[0].candidate:
                 return
-            self._observe(f"verifying {self._task.name}")
-            verification = verify(self._task.workload, champion, self._pool, self._run_id, self._between)
-            if verification is None:
-                continue
-            self._store.add_verification(self._run_id, self._conditions, verification)
-            if verification.correct and verification.faster:
+            if guess and not self._beats(champion, guess):
+                rival, guess = guess, None
+                if self._passes(rival):
+                    return
+                if rival == champion:
+                    continue
+            if self._passes(champion):
                 return
+
+    def _passes(self, candidate: Candidate) -> bool:
+        """Whether a candidate computes what it should, and faster than plain loops do."""
+        self._observe(f"verifying {self._task.name}")
+        verification = verify(self._task.workload, candidate, self._pool, self._run_id, self._between)
+        if verification is None:
+            return False
+        self._store.add_verification(self._run_id, self._conditions, verification)
+        return verification.correct and verification.faster
 
     def _champion(self, front: Measurement, others: Sequence[Measurement]) -> Candidate:
         """The best of those whose times lie too close to tell."""

@@ -75,6 +75,43 @@ def test_close_ones_are_compared_and_the_faster_wins(store: Store) -> None:
     assert referee.checked == [b]
 
 
+def test_what_would_be_taken_without_measuring_has_to_be_beaten(store: Store) -> None:
+    lucky, _, guess = measure(store, 0.08, 0.1, 0.1)
+    referee = Referee({lucky.hash: 0.12, guess.hash: 0.1})
+    verify_winners([TASK], store, samples.HERE, cast(Pool, referee), 1, guess=lambda workload: guess)
+    won = winner_of(TASK, store, samples.HERE)
+    assert won and won[0].candidate == guess
+    assert referee.compared == [(lucky.hash, guess.hash), (guess.hash, "")]
+
+
+def test_a_guess_that_is_wrong_stands_in_nobodys_way(store: Store) -> None:
+    best, guess = measure(store, 0.08, 0.1)
+    referee = Referee({best.hash: 0.12, guess.hash: 0.1}, wrong=(guess.hash,))
+    verify_winners([TASK], store, samples.HERE, cast(Pool, referee), 1, guess=lambda workload: guess)
+    assert referee.checked == [guess.hash, best.hash]
+    won = winner_of(TASK, store, samples.HERE)
+    assert won and won[0].candidate == best
+
+
+def test_a_guess_that_was_not_measured_is_no_rival(store: Store) -> None:
+    (best,) = measure(store, 0.08)
+    referee = Referee({best.hash: 0.08})
+    other = samples.candidate(9)
+    verify_winners([TASK], store, samples.HERE, cast(Pool, referee), 1, guess=lambda workload: other)
+    assert referee.compared == [(best.hash, "")]
+
+
+def test_close_ones_of_kernels_that_take_no_time_are_not_compared(store: Store) -> None:
+    a, b = (x.hash for x in measure(store, 0.100, 0.101))
+    slow = samples.candidate(5, samples.workload(1))
+    store.start_run(samples.add_model(store, [TASK.workload, samples.workload(1)]))
+    store.add_measurements(None, samples.HERE, [samples.timed(slow, 100.0)])
+    referee = Referee({a: 0.1, b: 0.05, slow.hash: 0.1})
+    tasks = [TASK, Task("slow", samples.workload(1), 1)]
+    verify_winners(tasks, store, samples.HERE, cast(Pool, referee), 1)
+    assert (b, a) not in referee.compared
+
+
 def test_equals_change_nothing(store: Store) -> None:
     a, b = (x.hash for x in measure(store, 0.100, 0.101))
     assert contest(store, Referee({a: 0.1, b: 0.1})) == a
