@@ -184,7 +184,7 @@ def _check(model: Model, library: Path, threads: int) -> tuple[Check, tuple[floa
     reduction = sum(t.weight * t.workload.reduction for t in model.tasks)
     allowed = max(tolerance(str(e.dtype), reduction) for e in expected)
     if error > allowed and is_quantized(model.source.module):
-        allowed = max(allowed, moved_by_steps(model.source.reference, inputs, expected))
+        allowed = max(allowed, moved_by_steps(model.source.reference, inputs, expected, model.source.nudged))
     if error > allowed:
         raise VerificationFailed(
             f"the compiled {model.name} differs from the original in {model.source.reference_name} by "

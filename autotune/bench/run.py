@@ -76,7 +76,7 @@ def bench_model(
     expected = source.reference(inputs)
     agrees = AGREES
     if is_quantized(source.module):
-        agrees = max(agrees, moved_by_steps(source.reference, inputs, expected))
+        agrees = max(agrees, moved_by_steps(source.reference, inputs, expected, source.nudged))
     with tempfile.TemporaryDirectory() as folder:
         original = originals(model, source, Path(folder))
         contestants: list[Contestant] = [PEERS[p](original) for p in (PEERS if peers is None else peers)]

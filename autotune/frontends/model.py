@@ -40,6 +40,7 @@ class SourceModel:
         module: Relax module whose ``main`` takes ``inputs`` in order.
         reference: Runs the original model in the framework that it came from.
         reference_name: That framework's name.
+        nudged: By a seed, the original with its constants off by a millionth; None where that is not known.
     """
 
     name: str
@@ -48,6 +49,7 @@ class SourceModel:
     inputs: tuple[ModelInput, ...]
     reference: Callable[[Sequence[Array]], list[Array]] = field(repr=False)
     reference_name: str
+    nudged: Callable[[int], Callable[[Sequence[Array]], list[Array]]] | None = field(default=None, repr=False)
 
 
 @contextmanager

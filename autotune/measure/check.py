@@ -27,7 +27,7 @@ SLACK = 16.0
 11 of what it multiplies (a square root of sums near zero), nearly all below 3.
 """
 
-_RUNS, _OFF = 3, 1e-6  # of a quantized model on inputs that are a little off
+_RUNS, OFF = 3, 1e-6  # of a quantized model on inputs that are a little off
 
 Array = NDArray[Any]
 
@@ -98,7 +98,10 @@ def _error_where_finite(actual: Array, reference: Array) -> float:
 
 
 def moved_by_steps(
-    model: Callable[[Sequence[Array]], Sequence[Array]], inputs: Sequence[Array], expected: Sequence[Array]
+    model: Callable[[Sequence[Array]], Sequence[Array]],
+    inputs: Sequence[Array],
+    expected: Sequence[Array],
+    nudged: Callable[[int], Callable[[Sequence[Array]], Sequence[Array]]] | None = None,
 ) -> float:
     """How far a quantized model's output moves when a few values are rounded to the next byte instead.
 
@@ -109,11 +112,14 @@ def moved_by_steps(
     Args:
         model: The original.
         expected: Its outputs of ``inputs``.
+        nudged: By a seed, the original with its constants off by a millionth: where inputs are whole numbers.
     """
     rng = np.random.default_rng(0)
+    whole = not any(is_float(a.dtype.name) for a in inputs)
     moved = 0.0
-    for _ in range(_RUNS):
-        outputs = model([nudge(a, rng, _OFF) for a in inputs])
+    for seed in range(_RUNS):
+        runs = nudged(seed) if nudged and whole else model
+        outputs = runs([nudge(a, rng, OFF) for a in inputs])
         moved = max(moved, *(relative_error(o, e) for o, e in zip(outputs, expected, strict=True)))
     return 2 * moved
 

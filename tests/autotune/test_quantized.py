@@ -313,3 +313,24 @@ def test_how_far_a_step_moves_the_output_is_measured(tmp_path: Path) -> None:
     assert is_quantized(model.source.module)
     x = [np.zeros((1, 16, 8, 8), np.float32)]
     assert moved_by_steps(model.source.reference, x, model.source.reference(x)) == 0
+
+
+def test_where_inputs_are_whole_numbers_constants_are_nudged(tmp_path: Path) -> None:
+    """As of language models: what a step moves would be nothing."""
+    least = float(np.finfo(np.float32).min)
+    table = np.linspace(0.1, 0.9, 96, dtype=np.float32).reshape(6, 16)
+    ids = helper.make_node("Cast", ["x"], ["ids"], to=onnx.TensorProto.INT64)
+    path = save_onnx(
+        tmp_path / "m.onnx", [ids, helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("Max", ["rows", "least"], ["out"])], {"x": [4]}, "out",
+        table=table, least=np.float32(least),
+    )  # fmt: skip
+    source = load_model(str(path))
+    assert source.nudged is not None
+    x = [np.array([0, 1, 2, 3], np.float32)]
+    (plain,), (off,), (other,) = source.reference(x), source.nudged(0)(x), source.nudged(1)(x)
+    assert 0 < np.abs(off / plain - 1).max() < 2e-6
+    assert not np.array_equal(off, other)
+    whole = [np.arange(4)]
+    moved = moved_by_steps(lambda a: [plain], whole, [plain], lambda seed: lambda a: source.nudged(seed)(x))  # type: ignore[misc]
+    assert 0 < moved < 4e-6
