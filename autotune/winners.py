@@ -49,14 +49,13 @@ def verify_winners(
         guess: What would be taken without measuring. Candidates are timed one by one, with warm caches, in
             whatever the machine's state is: the least of hundreds of times may be luck.
     """
-    fastest = [store.best(task.workload.hash, conditions, 1) for task in tasks]
-    shares_s = [t.weight * best[0].latency_s if best else 0.0 for t, best in zip(tasks, fastest, strict=True)]
-    for task, share_s in zip(tasks, shares_s, strict=True):
+    ranked = [store.best(task.workload.hash, conditions, EVERY) for task in tasks]
+    shares_s = [t.weight * best[0].latency_s if best else 0.0 for t, best in zip(tasks, ranked, strict=True)]
+    for task, best, share_s in zip(tasks, ranked, shares_s, strict=True):
         challengers = CHALLENGERS if share_s >= MATTERS * sum(shares_s) else 0
         state = between(task, read_bytes)
-        _Contest(task, store, conditions, pool, run_id, state, challengers, observe).hold(
-            guess(task.workload)
-        )
+        contest = _Contest(task, store, conditions, pool, run_id, state, challengers, observe)
+        contest.hold(best, guess(task.workload))
 
 
 class _Contest:
@@ -82,9 +81,8 @@ class _Contest:
         self._challengers = challengers
         self._observe = observe
 
-    def hold(self, guess: Candidate | None) -> None:
+    def hold(self, every: Sequence[Measurement], guess: Candidate | None) -> None:
         standing = winner_of(self._task, self._store, self._conditions)
-        every = self._store.best(self._task.workload.hash, self._conditions, EVERY)
         if standing or not self._challengers or all(m.candidate != guess for m in every):
             guess = None
         ranked = every[:CANDIDATES]

@@ -70,22 +70,15 @@ class AmxSpace(TiledSpace):
     def _cost(self, order: str, n: int, y: int, x: int, rows: int) -> tuple[float, ...]:  # type: ignore[override]
         """Cycles for each sum (a row is multiplied in one, as are two loaded), then bytes that move."""
         about = self._sum
-        *outer, height, columns, channels = (1, *about.spatial)
         registers = n * y * amx.registers_for(x)
         steps = math.prod(about.terms) // self._terms
         multiplied, loaded = registers * amx.MOST_ROWS, n * y * (self._terms + x)
         cycles = steps * max(multiplied, loaded / 2) + registers * _STORED
-        tiles = [*outer, *self._tiles(order, channels // (n * amx.LANES), height // y, rows, columns // x)]
+        tiles = self._tiles(order, n, y, x, rows)
         _, turns, imbalance = self._turns(tiles)
         total = (math.prod(tiles) * cycles + turns * _ALLOTTED) * imbalance
         moved = about.weight_bytes if order == "inputs" else about.input_bytes
         return total, moved, -n * y * x, -rows
-
-    @staticmethod
-    def _tiles(order: str, channels: int, height: int, rows: int, columns: int) -> list[int]:
-        if order == "weights":
-            return [channels, height, columns]
-        return [height // rows, channels, rows, columns]
 
     def _apply(self, s: Schedule, order: str, n: int, y: int, x: int, rows: int) -> None:  # type: ignore[override]
         about = self._sum
@@ -94,27 +87,15 @@ class AmxSpace(TiledSpace):
             self._spread(s, s.get_sblock(name))
         last = self._begin(s, core, ())
         sums = s.cache_write(core, 0, "local")
-        loops = s.get_loops(core)
-        spatial, reduced = loops[: len(about.spatial)], loops[len(about.spatial) :]
-        if len(spatial) == 2:
-            spatial = [s.add_unit_loop(spatial[0]), *spatial]
-        *outer, height, columns, channels = spatial
+        tiles, (yi, xi, ci, lane), reduced = self._cut(s, core, order, n, y, x, rows)
         *window, terms, products = reduced
-        yo, yi = s.split(height, [None, y])
-        xo, xi = s.split(columns, [None, x])
-        co, ci, lane = s.split(channels, [None, n, amx.LANES])
         ko, ki = s.split(terms, [None, self._terms])
-        if order == "weights":
-            tiles = [*outer, co, yo, xo]
-        else:
-            yo, ym = s.split(yo, [None, rows])
-            tiles = [*outer, yo, co, ym, xo]
         s.reorder(*tiles, *window, ko, yi, ci, xi, lane, ki, products)
         tile = amx.Tile(x, self._terms, self._stride, n, about.side_by_side)
         at = self._share(s, tiles, tile)
         s.reverse_compute_at(sums, at, preserve_unit_loops=True)
         s.reverse_compute_at(last, at, preserve_unit_loops=True)
-        self._vectorize(s, last)
+        self._store(s, last)
         for loop in (yi, ci):
             s.unroll(loop)
         zeros = s.decompose_reduction(core, window[0] if window else ko)
@@ -151,11 +132,3 @@ class AmxSpace(TiledSpace):
             s.parallel(turn)
         s.annotate(turn, amx.MARK, tile.text)
         return within if count == len(tiles) else tiles[-1]
-
-    def _vectorize(self, s: Schedule, block: Any) -> None:
-        """What follows the sums, from the cache: whole vectors of channels."""
-        *_, channels = s.get_loops(block)
-        lanes = math.gcd(self.workload.args[-1].shape[-1], amx.LANES)
-        vectors, stored = s.split(channels, [None, lanes])
-        s.unroll(vectors)
-        s.vectorize(stored)

@@ -273,6 +273,34 @@ class TiledSpace(TemplateSpace):
         """Whether there is enough to do for a second core to be worth what waking it takes."""
         return self.workload.flop >= _LEAST_FLOP or self.workload.bytes >= _LEAST_BYTES
 
+    def _tiles(self, order: str, n: int, y: int, x: int, rows: int) -> list[int]:
+        """How many tiles there are along each loop over them, as they come; ``_cut`` makes the loops.
+
+        Those of channels are the third from the end, for the last two share their weights.
+        """
+        *outer, height, columns, channels = (1, *self._sum.spatial)
+        across, down, along = columns // x, height // y, channels // (n * self._lanes)
+        if order == "weights":
+            return [*outer, along, down, across]
+        return [*outer, down // rows, along, rows, across]
+
+    def _cut(
+        self, s: Schedule, core: Any, order: str, n: int, y: int, x: int, rows: int
+    ) -> tuple[list[Any], list[Any], list[Any]]:
+        """Loops over tiles, those within one (rows, columns, vectors, lanes), and those over terms."""
+        loops = s.get_loops(core)
+        spatial, reduced = loops[: len(self._sum.spatial)], loops[len(self._sum.spatial) :]
+        if len(spatial) == 2:
+            spatial = [s.add_unit_loop(spatial[0]), *spatial]
+        *outer, height, columns, channels = spatial
+        yo, yi = s.split(height, [None, y])
+        xo, xi = s.split(columns, [None, x])
+        co, ci, lane = s.split(channels, [None, n, self._lanes])
+        if order == "weights":
+            return [*outer, co, yo, xo], [yi, xi, ci, lane], reduced
+        yo, ym = s.split(yo, [None, rows])
+        return [*outer, yo, co, ym, xo], [yi, xi, ci, lane], reduced
+
     def _spread(self, s: Schedule, block: Any) -> None:
         """Computes a block on all cores, in vectors."""
         *outer, channels = s.get_loops(block)
@@ -318,16 +346,21 @@ class TiledSpace(TemplateSpace):
             s.unroll(loop)
         if not self._sum.dots:
             s.vectorize(lane)
-        *others, channels = s.get_loops(last)[-len(self._sum.spatial) :]
-        lanes = math.gcd(self.workload.args[-1].shape[-1], self._lanes)
-        vectors, stored = s.split(channels, [None, lanes])
-        for loop in (*others, vectors):
+        for loop in s.get_loops(last)[-len(self._sum.spatial) : -1]:
             s.unroll(loop)
-        s.vectorize(stored)
+        self._store(s, last)
         zeros = s.decompose_reduction(core, first)
         if self._sum.dots:
             s.vectorize(s.get_loops(zeros)[-1])
             s.tensorize(lane, dots.name(self._lanes))
+
+    def _store(self, s: Schedule, last: Any) -> None:
+        """Stores whole vectors of channels."""
+        *_, channels = s.get_loops(last)
+        lanes = math.gcd(self.workload.args[-1].shape[-1], self._lanes)
+        vectors, stored = s.split(channels, [None, lanes])
+        s.unroll(vectors)
+        s.vectorize(stored)
 
 
 class ContractionSpace(TiledSpace):
@@ -376,11 +409,8 @@ class ContractionSpace(TiledSpace):
         virtual machines' are, what loads least is fastest (169 and 144 GFLOP/s for 3x8 and 2x8).
         """
         about = self._sum
-        *outer, height, columns, channels = (1, *about.spatial)
         cycles = self._vectors.cycles(n, y * x, inputs=y * x * (n if about.grouped else 1))
-        cn, yn, xn = channels // (n * self._lanes), height // y, columns // x
-        tiles = [cn, yn, xn] if order == "weights" else [yn // rows, cn, rows, xn]
-        _, imbalance = self._vectors.spread([*outer, *tiles])
+        _, imbalance = self._vectors.spread(self._tiles(order, n, y, x, rows))
         moved = about.weight_bytes if order == "inputs" else about.input_bytes
         # What is fetched ahead lies in the cache beside what is used.
         return (
@@ -401,26 +431,14 @@ class ContractionSpace(TiledSpace):
         for name in about.padding:
             self._spread(s, s.get_sblock(name))
         last = self._begin(s, core, ())
-        loops = s.get_loops(core)
-        spatial, reduced = loops[: len(about.spatial)], loops[len(about.spatial) :]
-        if len(spatial) == 2:
-            spatial = [s.add_unit_loop(spatial[0]), *spatial]
-        *outer, height, columns, channels = spatial
-        yo, yi = s.split(height, [None, y])
-        xo, xi = s.split(columns, [None, x])
-        co, ci, lane = s.split(channels, [None, n, self._lanes])
+        tiles, (yi, xi, ci, lane), reduced = self._cut(s, core, order, n, y, x, rows)
         reduced, products = reduced[: len(about.terms)], reduced[len(about.terms) :]
         ko, ki = s.split(reduced[-1], [None, unroll])
-        inner = [*reduced[:-1], ko, ki, yi, xi, ci, lane, *products]
-        if order == "weights":
-            tiles = [*outer, co, yo, xo]
-        else:
-            yo, ym = s.split(yo, [None, rows])
-            tiles = [*outer, yo, co, ym, xo]
-        s.reorder(*tiles, *inner)
-        if self._fetched is not None and int(s.get(co).extent) > 1:
-            again = (rows if order == "inputs" else int(s.get(yo).extent)) * int(s.get(xo).extent)
+        s.reorder(*tiles, *reduced[:-1], ko, ki, yi, xi, ci, lane, *products)
+        *_, along, down, across = self._tiles(order, n, y, x, rows)
+        if self._fetched is not None and along > 1:
             used = about.weight_bytes * n * self._lanes // about.spatial[-1]
-            ko = ahead.mark(s, ko, again * math.prod(about.reduced[:-1]), used, self._fetched)
+            again = down * across * math.prod(about.reduced[:-1])
+            ko = ahead.mark(s, ko, again, used, self._fetched)
         first = reduced[0] if len(reduced) > 1 else ko
         self._end(s, core, last, tiles, first, (ki, yi, xi, ci), lane)

@@ -47,12 +47,20 @@ class SumsOfBytes:
         """What computes a call; None where it is no such sum, or the target has no instruction for it."""
         if len(output := static_shape(call.ty) or ()) < 2:
             return None
-        if (sums := IntegerSum.of(call, self.lookup, last=True)) is not None:
-            if call.op.name == "relax.matmul":
-                return self._product(sums, output)
-            if call.attrs.data_layout[-1] != "C" or call.attrs.kernel_layout[-1] != "O":
-                return None
-            return (self._depthwise if sums.depthwise else self._convolution)(sums, output, call.attrs)
+        sums = IntegerSum.of(call, self.lookup, last=True)
+        product = sums is not None and call.op.name == "relax.matmul"
+        if (
+            sums
+            and not product
+            and (call.attrs.data_layout[-1] != "C" or call.attrs.kernel_layout[-1] != "O")
+        ):
+            return None
+        if sums and sums.depthwise:
+            return self._depthwise(sums, output, call.attrs)
+        if not self._vectors.dots:
+            return None
+        if sums:
+            return self._product(sums, output) if product else self._convolution(sums, output, call.attrs)
         found = DynamicProduct.of(call, self.lookup)
         return None if found is None else self._dynamic_product(found, output)
 
@@ -61,8 +69,6 @@ class SumsOfBytes:
         return Vectors.of(self.target, "int32")
 
     def _product(self, sums: IntegerSum, output: tuple[int, ...]) -> Any:
-        if not self._vectors.dots:
-            return None
         weights = sums.weights.values
         extents, after = self._filled(output, len(weights), 1)
 
@@ -73,8 +79,6 @@ class SumsOfBytes:
         return self._emit("matmul_bytes", product, sums, self._packed(weights, extents), output)
 
     def _convolution(self, sums: IntegerSum, output: tuple[int, ...], attrs: Any) -> Any:
-        if not self._vectors.dots:
-            return None
         weights, (strides, padding, dilation) = sums.weights.values, geometry(attrs)
         *window, inputs, _ = weights.shape
         spatial, zero = len(window), int(sums.x.zero)
@@ -124,8 +128,6 @@ class SumsOfBytes:
         return self._emit("conv2d_bytes", convolution, sums, weights, output)
 
     def _dynamic_product(self, found: DynamicProduct, output: tuple[int, ...]) -> Any:
-        if not self._vectors.dots:
-            return None
         extents, after = self._filled(output, len(found.weights), 1)
 
         def product(x: te.Tensor, w: te.Tensor, total: te.Tensor, zero: te.Tensor) -> te.Tensor:
