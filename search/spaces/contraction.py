@@ -49,6 +49,7 @@ ROWS_OF_TILES = (1, 2, 4, 7, 8, 14, 16, 28)
 UNROLLS = (1, 2, 4, 8)
 
 _LEAST_FLOP = _LEAST_BYTES = 500_000  # some 5 microseconds of one core; to wake another takes about two
+_FOREIGN = 3  # times what comes from the last level of caches takes: 64 bytes that another core has just written
 
 
 @dataclass(frozen=True)
@@ -284,6 +285,18 @@ class TiledSpace(TemplateSpace):
             return [*outer, along, down, across]
         return [*outer, down // rows, along, rows, across]
 
+    def _fetched_bytes(self, tiles: Sequence[int]) -> float:
+        """What a core takes from beyond its own caches; a byte that another core wrote counts as several.
+
+        Kernels share images out by lines, so that each core finds in its caches what it wrote. One that shares
+        out channels reads what others wrote, and writes what others will read.
+        """
+        about, threads = self._sum, self._vectors.threads
+        if math.prod(tiles[:-3]) >= threads:
+            return about.weight_bytes
+        passed = about.input_bytes + self.workload.args[-1].bytes / threads
+        return about.weight_bytes / threads + _FOREIGN * passed * (threads - 1) / threads
+
     def _cut(
         self, s: Schedule, core: Any, order: str, n: int, y: int, x: int, rows: int
     ) -> tuple[list[Any], list[Any], list[Any]]:
@@ -403,18 +416,20 @@ class ContractionSpace(TiledSpace):
     def _cost(  # type: ignore[override]
         self, order: str, n: int, y: int, x: int, rows: int, unroll: int
     ) -> tuple[float, ...]:
-        """Cycles and loads for each vector of sums, bytes moved, then what decides between equals.
+        """Cycles for each vector of sums, bytes from elsewhere, loads, then what decides between equals.
 
         Loads cost nothing where they fit beside additions; but where a core is shared with another thread, as
         virtual machines' are, what loads least is fastest (169 and 144 GFLOP/s for 3x8 and 2x8).
         """
         about = self._sum
         cycles = self._vectors.cycles(n, y * x, inputs=y * x * (n if about.grouped else 1))
-        _, imbalance = self._vectors.spread(self._tiles(order, n, y, x, rows))
+        tiles = self._tiles(order, n, y, x, rows)
+        _, imbalance = self._vectors.spread(tiles)
         moved = about.weight_bytes if order == "inputs" else about.input_bytes
         # What is fetched ahead lies in the cache beside what is used.
         return (
             cycles * imbalance,
+            self._fetched_bytes(tiles),
             (n + y * x) / (n * y * x),
             moved,
             0 if self._fetched is None else n,
