@@ -49,7 +49,7 @@ ROWS_OF_TILES = (1, 2, 4, 7, 8, 14, 16, 28)
 UNROLLS = (1, 2, 4, 8)
 
 _LEAST_FLOP = _LEAST_BYTES = 500_000  # some 5 microseconds of one core; to wake another takes about two
-_FOREIGN = 3  # times what comes from the last level of caches takes: 64 bytes that another core has just written
+_FOREIGN = 3  # times as long as from the last level of caches take bytes that another core has just written
 
 
 @dataclass(frozen=True)
@@ -288,8 +288,8 @@ class TiledSpace(TemplateSpace):
     def _fetched_bytes(self, tiles: Sequence[int]) -> float:
         """What a core takes from beyond its own caches; a byte that another core wrote counts as several.
 
-        Kernels share images out by lines, so that each core finds in its caches what it wrote. One that shares
-        out channels reads what others wrote, and writes what others will read.
+        Kernels share images out by lines, so that each core finds in its caches what it wrote. One that
+        shares out channels reads what others wrote, and writes what others will read.
         """
         about, threads = self._sum, self._vectors.threads
         if math.prod(tiles[:-3]) >= threads:
