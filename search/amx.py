@@ -3,6 +3,7 @@
 
 One instruction, ``tdpbusd``, multiplies 16 rows of 64 bytes by 64 bytes of 16 columns and adds the products
 to 16 x 16 sums of 32 bits: sixteen times as much as VNNI's (``dots``), whose weights are packed the same way.
+For bfloat16 there is another one; see ``halves``.
 
 Left operands are unsigned, right ones signed. What a thread has in such registers it says first, and last
 that they are free. Linux lets no process use them that has not asked; the kernel's code asks each time, since
@@ -29,6 +30,8 @@ LANES = 16
 MARK = "autotune.amx"
 SUMS = 6  # registers; of the others, one holds rows, one weights
 MOST_ROWS = MOST_TERMS = 16  # of a register; a term is of four products
+
+TERM_BYTES = 4
 
 _LEAST_TERMS = 3
 _PRODUCT = 64  # fifths of a cycle that it takes beside one for each row
@@ -110,6 +113,11 @@ def has(target: Target, lanes: int) -> bool:
     return lanes == LANES and bool(target_has_features("amx-int8", target))
 
 
+def multiplies_halves(target: Target, lanes: int) -> bool:
+    """Whether a target has the unit for bfloat16, and vectors as wide as its registers."""
+    return lanes == LANES and bool(target_has_features("amx-bf16", target))
+
+
 def permitted() -> bool:
     """Whether the operating system lets this process use it."""
     if not sys.platform.startswith("linux") or platform.machine() != "x86_64":
@@ -126,17 +134,25 @@ def prepare(trace: str) -> None:
 def configured(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
     """The body of a marked loop between what allots the registers and what frees them; see ``marks``."""
     tile = Tile.of(str(text))
+    return allotted(configuration(SUMS, 1, tile.rows, tile.terms), loops[-1].body)
+
+
+def allotted(cut: str, body: Any) -> Any:
+    """A statement between what asks for the unit and cuts its registers, and what frees them."""
     ask = tirx.call_extern("int64", "syscall", *(tirx.const(n, "int64") for n in _ASK))
-    begin = tirx.call_llvm_intrin("void", "llvm.x86.ldtilecfg", StringImm(_configuration(tile)))
+    begin = tirx.call_llvm_intrin("void", "llvm.x86.ldtilecfg", StringImm(cut))
     end = tirx.call_llvm_intrin("void", "llvm.x86.tilerelease")
-    return tirx.SeqStmt([*map(tirx.Evaluate, (ask, begin)), loops[-1].body, tirx.Evaluate(end)])
+    return tirx.SeqStmt([*map(tirx.Evaluate, (ask, begin)), body, tirx.Evaluate(end)])
 
 
-def _configuration(tile: Tile) -> str:
-    """64 bytes: the palette, bytes in a row of each register, and rows (Intel SDM, volume 1, 18.3)."""
-    row = 4 * tile.terms
-    widths = [64] * SUMS + [row, 64]
-    heights = [tile.rows] * SUMS + [tile.rows, tile.terms]
+def configuration(sums: int, lefts: int, rows: int, terms: int) -> str:
+    """64 bytes: the palette, bytes in a row of each register, and rows (Intel SDM, volume 1, 18.3).
+
+    Registers are for ``sums`` first, then ``lefts`` for inputs, the others for weights.
+    """
+    rights = _REGISTERS - sums - lefts
+    widths = [64] * sums + [TERM_BYTES * terms] * lefts + [64] * rights
+    heights = [rows] * (sums + lefts) + [terms] * rights
     bytes_ = bytearray(64)
     bytes_[0] = 1
     for register in range(_REGISTERS):
@@ -163,11 +179,13 @@ def _number(tile: Tile, offset: Any, nth: Any) -> Any:
     return tirx.Cast("int8", (line * tile.vectors + vector) * tile.registers + nth)
 
 
-def _zero(register: Any) -> Any:
+def zero(register: Any) -> Any:
+    """Sets a register to zeros."""
     return tirx.call_llvm_intrin("void", "llvm.x86.tilezero", register)
 
 
-def _load(register: int, first: Any, apart: Any) -> Any:
+def load(register: int, first: Any, apart: Any) -> Any:
+    """Rows from memory, the first at an address, the others so many bytes ``apart``."""
     register, apart = tirx.const(register, "int8"), tirx.Cast("int64", apart)
     return tirx.call_llvm_intrin("void", "llvm.x86.tileloadd64", register, first, apart)
 
@@ -177,7 +195,8 @@ def _multiply(register: Any) -> Any:
     return tirx.call_llvm_intrin("void", "llvm.x86.tdpbusd", register, left, right)
 
 
-def _store(register: Any, first: Any, apart: Any) -> Any:
+def store(register: Any, first: Any, apart: Any) -> Any:
+    """Rows to memory, as of ``load``."""
     return tirx.call_llvm_intrin("void", "llvm.x86.tilestored64", register, first, tirx.Cast("int64", apart))
 
 
@@ -202,7 +221,7 @@ def _zeros(tile: Tile) -> tuple[Any, Any]:
             T.reads()
             T.writes(c[0:columns, 0:16])
             for r in T.unroll(registers):
-                T.evaluate(_zero(_number(tile, c.elem_offset, r)))
+                T.evaluate(zero(_number(tile, c.elem_offset, r)))
 
     return meaning, instructions
 
@@ -236,9 +255,9 @@ def _products(tile: Tile) -> tuple[Any, Any]:
         with T.sblock("root"):
             T.reads(c[0:columns, 0:16], a[0:reach, 0 : 4 * terms], b[0:terms, 0:16, 0:4])
             T.writes(c[0:columns, 0:16])
-            T.evaluate(_load(_RIGHT, b.access_ptr("r"), 64))
+            T.evaluate(load(_RIGHT, b.access_ptr("r"), 64))
             for r in T.unroll(registers):
-                T.evaluate(_load(_LEFT, a.access_ptr("r", offset=r * rows * apart), apart * stride))
+                T.evaluate(load(_LEFT, a.access_ptr("r", offset=r * rows * apart), apart * stride))
                 T.evaluate(_multiply(_number(tile, c.elem_offset, r)))
 
     return meaning, instructions
@@ -274,9 +293,9 @@ def _products_side_by_side(tile: Tile) -> tuple[Any, Any]:
         with T.sblock("root"):
             T.reads(c[0:columns, 0:16], a[0:reach], b[0:terms, 0:16, 0:4])
             T.writes(c[0:columns, 0:16])
-            T.evaluate(_load(_RIGHT, b.access_ptr("r"), 64))
+            T.evaluate(load(_RIGHT, b.access_ptr("r"), 64))
             for r in T.unroll(registers):
-                T.evaluate(_load(_LEFT, a.access_ptr("r", offset=r * rows), stride))
+                T.evaluate(load(_LEFT, a.access_ptr("r", offset=r * rows), stride))
                 T.evaluate(_multiply(_number(tile, c.elem_offset, r)))
 
     return meaning, instructions
@@ -308,6 +327,6 @@ def _sums(tile: Tile) -> tuple[Any, Any]:
             T.writes(d[0:columns, 0:16])
             for r in T.unroll(registers):
                 first = d.access_ptr("w", offset=r * rows * apart)
-                T.evaluate(_store(_number(tile, c.elem_offset, r), first, apart * 4))
+                T.evaluate(store(_number(tile, c.elem_offset, r), first, apart * 4))
 
     return meaning, instructions

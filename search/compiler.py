@@ -22,7 +22,7 @@ from tvm.s_tir.meta_schedule.tune_context import TuneContext
 from tvm.target import Target
 from tvm.tirx.build import split_host_device_mods
 
-from search import ahead, amx, marks
+from search import ahead, amx, halves, marks
 
 _PARALLELIZE = ParallelizeVectorizeUnroll(
     max_jobs_per_core=16, max_vectorize_extent=64, unroll_max_steps=[0, 16, 64], unroll_explicit=True
@@ -31,7 +31,11 @@ _PARALLELIZE = ParallelizeVectorizeUnroll(
 
 _LEFT_OUT = {"ApplyCustomRule", "MultiLevelTilingWithIntrin"}
 
-_MEANINGS: dict[str, marks.Meaning] = {ahead.MARK: ahead.fetching, amx.MARK: amx.configured}
+_MEANINGS: dict[str, marks.Meaning] = {
+    ahead.MARK: ahead.fetching,
+    amx.MARK: amx.configured,
+    halves.MARK: halves.configured,
+}
 
 _PACKAGE = "tvm.s_tir.tensor_intrin"
 _PLATFORM_MODULES = {"x86_64": "x86", "AMD64": "x86", "aarch64": "arm_cpu", "arm64": "arm_cpu"}

@@ -22,6 +22,7 @@ from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.target import Target
 
+from autotune.frontends import halves
 from autotune.frontends.fold import constant, fold_constants, static_shape, with_main
 from autotune.frontends.quantized.held import CONVERSIONS
 from search.vectors import Vectors
@@ -145,6 +146,8 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         vectors = Vectors.of(self._target, str(call.ty.dtype))
         blocks = -(-channels // vectors.lanes)
         height, width = extents[-2:]
+        if halves.pay(self._target, weight.reshape(channels, -1).T, images * math.prod(extents)):
+            return True
         whole = vectors.price(images * math.prod(extents), blocks)
         return whole < _GAIN * vectors.price(width, blocks, height)
 

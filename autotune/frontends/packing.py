@@ -18,7 +18,7 @@ from tvm import relax, te, topi
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.target import Target
 
-from autotune.frontends import winograd
+from autotune.frontends import halves, winograd
 from autotune.frontends.fold import Array, constant, static_shape
 from autotune.frontends.fusion import FUSABLE
 from autotune.frontends.geometry import cropped, geometry
@@ -66,6 +66,8 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         if groups > 1 and weight.shape[-2] == 1:
             return call  # depthwise: there is no sum over channels
         if groups == 1 and spatial == 2:
+            if halves.pay(self._target, weight, math.prod(output[:-1]), math.prod(strides)):
+                return self._image_of_halves(call, weight, output)
             form = winograd.form_for(weight.shape, strides, dilation, output)
             if form is not None:
                 packed = np.moveaxis(self._pack(form.transform(weight)), 0, 2)
@@ -119,6 +121,8 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         vectors, within = Vectors.of(self._target, str(call.ty.dtype)), 0
         filled, blocks = vectors.filled(rows, -(-channels // vectors.lanes))
         if (weight := self._weight(call.args[1], 2)) is not None:
+            if halves.pay(self._target, weight, rows):
+                return self._product_of_halves(call.args[0], weight, output)
             packed = self._pack(weight, blocks)
         elif self._ragged(call, vectors.lanes, filled):
             packed, within = self._packed_at_run_time(call.args[1], blocks, vectors.lanes), len(outer)
@@ -138,6 +142,25 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
             return cropped(te.compute((*outer, filled, blocks * lanes), term, name="matmul"), output)
 
         return self._emit(matmul, "matmul", call.args[0], packed)
+
+    def _image_of_halves(self, call: Any, weight: Array, output: tuple[int, ...]) -> Any:
+        strides, padding, dilation = geometry(call.attrs)
+        places = halves.Places(output, weight.shape[:2], strides, dilation, padding[:2])
+        packed = halves.packed_halves(weight, halves.vectors_for(places.sums, output[-1]))
+
+        def convolution(x: te.Tensor, w: te.Tensor) -> te.Tensor:
+            return places.convolution(places.halves(x), w)
+
+        return self._emit(convolution, "conv2d_halves", call.args[0], packed)
+
+    def _product_of_halves(self, x: Any, weight: Array, output: tuple[int, ...]) -> Any:
+        rows = halves.filled(output[-2])
+        packed = halves.packed_halves(weight, halves.vectors_for(rows, output[-1]))
+
+        def matmul(x: te.Tensor, w: te.Tensor) -> te.Tensor:
+            return cropped(halves.matmul(halves.halves(x, rows), w), output)
+
+        return self._emit(matmul, "matmul_halves", x, packed)
 
     def _ragged(self, call: Any, lanes: int, filled: int) -> bool:
         """Whether a product of two tensors has no good tiles, and enough rows share what would be packed."""

@@ -9,12 +9,13 @@ from tvm.target import Target
 from search.errors import UnsupportedWorkload
 from search.problem import Candidate, Workload
 from search.space import Space
-from search.spaces import amx, contraction, depthwise, loops, trace, winograd
+from search.spaces import amx, contraction, depthwise, halves, loops, trace, winograd
 from search.spaces.template import TemplateSpace
 
 TEMPLATES: dict[str, Callable[[Workload, Target], TemplateSpace]] = {
     depthwise.SPACE_NAME: depthwise.DepthwiseSpace,
     amx.SPACE_NAME: amx.AmxSpace,
+    halves.SPACE_NAME: halves.HalvesSpace,
     contraction.SPACE_NAME: contraction.ContractionSpace,
     winograd.SPACE_NAME: winograd.WinogradSpace,
     loops.SPACE_NAME: loops.LoopSpace,

@@ -28,11 +28,40 @@ SPACE_NAME = "amx/1"
 VECTORS = tuple(range(1, amx.SUMS + 1))
 COLUMNS = tuple(range(2, amx.SUMS * amx.MOST_ROWS + 1))
 
-_STORED = 24  # cycles for a register of sums: to the cache, and back as vectors
-_ALLOTTED = 600  # cycles for a turn: registers are asked for, allotted and freed
+STORED = 24  # cycles for a register of sums: to the cache, and back as vectors
+ALLOTTED = 600  # cycles for a turn: registers are asked for, allotted and freed
 
 
-class AmxSpace(TiledSpace):
+class UnitSpace(TiledSpace):
+    """What templates for the matrix unit have in common: cores allot its registers, in few turns."""
+
+    def _turns(self, extents: Sequence[int]) -> tuple[int, int, float]:
+        """How many loops to share out among cores, in how many turns, and how much longer the busiest takes.
+
+        In as few as will do, for each allots the registers anew.
+        """
+        count, _ = self._vectors.spread(extents)
+        *whole, parted = extents[:count]
+        factors = [n for n in range(1, parted + 1) if parted % n == 0]
+        turns = min((math.prod(whole) * n for n in factors), key=self._imbalance)
+        return count, turns, self._imbalance(turns)
+
+    def _imbalance(self, turns: int) -> float:
+        return self._vectors.spread([turns])[1]
+
+    def _share(self, s: Schedule, tiles: list[Any], mark: str, text: str) -> Any:
+        """Shares tiles out among cores; the loop at which each begins."""
+        extents = [int(s.get(t).extent) for t in tiles]
+        count, turns, _ = self._turns(extents)
+        begun, within = s.split(tiles[count - 1], [turns // math.prod(extents[: count - 1]), None])
+        turn = s.fuse(*tiles[: count - 1], begun)
+        if self._on_all_cores:
+            s.parallel(turn)
+        s.annotate(turn, mark, text)
+        return within if count == len(tiles) else tiles[-1]
+
+
+class AmxSpace(UnitSpace):
     """Tiles of a convolution or matrix product of bytes.
 
     Raises:
@@ -63,7 +92,7 @@ class AmxSpace(TiledSpace):
             lambda y: height % y == 0,
             lambda x: columns % x == 0,
             lambda n, y, x: n * y * amx.registers_for(x) <= amx.SUMS,
-            lambda order, y, rows: rows == 1 if order == "weights" else (height // y) % rows == 0,
+            self._has_rows,
         ]
         super().__init__(workload, SPACE_NAME, knobs, constraints)
 
@@ -73,10 +102,10 @@ class AmxSpace(TiledSpace):
         registers = n * y * amx.registers_for(x)
         steps = math.prod(about.terms) // self._terms
         multiplied, loaded = registers * amx.MOST_ROWS, n * y * (self._terms + x)
-        cycles = steps * max(multiplied, loaded / 2) + registers * _STORED
+        cycles = steps * max(multiplied, loaded / 2) + registers * STORED
         tiles = self._tiles(order, n, y, x, rows)
         _, turns, imbalance = self._turns(tiles)
-        total = (math.prod(tiles) * cycles + turns * _ALLOTTED) * imbalance
+        total = (math.prod(tiles) * cycles + turns * ALLOTTED) * imbalance
         moved = about.weight_bytes if order == "inputs" else about.input_bytes
         return total, moved, -n * y * x, -rows
 
@@ -92,7 +121,7 @@ class AmxSpace(TiledSpace):
         ko, ki = s.split(terms, [None, self._terms])
         s.reorder(*tiles, *window, ko, yi, ci, xi, lane, ki, products)
         tile = amx.Tile(x, self._terms, self._stride, n, about.side_by_side)
-        at = self._share(s, tiles, tile)
+        at = self._share(s, tiles, amx.MARK, tile.text)
         s.reverse_compute_at(sums, at, preserve_unit_loops=True)
         s.reverse_compute_at(last, at, preserve_unit_loops=True)
         self._store(s, last)
@@ -107,28 +136,3 @@ class AmxSpace(TiledSpace):
         for loop in s.get_loops(sums)[-3 - (y > 1) : -2]:
             s.unroll(loop)
         s.tensorize(columns, tile.name("sums"))
-
-    def _turns(self, extents: Sequence[int]) -> tuple[int, int, float]:
-        """How many loops to share out among cores, in how many turns, and how much longer the busiest takes.
-
-        In as few as will do, for each allots the registers anew.
-        """
-        count, _ = self._vectors.spread(extents)
-        *whole, parted = extents[:count]
-        factors = [n for n in range(1, parted + 1) if parted % n == 0]
-        turns = min((math.prod(whole) * n for n in factors), key=self._imbalance)
-        return count, turns, self._imbalance(turns)
-
-    def _imbalance(self, turns: int) -> float:
-        return self._vectors.spread([turns])[1]
-
-    def _share(self, s: Schedule, tiles: list[Any], tile: amx.Tile) -> Any:
-        """Shares tiles out among cores; the loop at which each begins."""
-        extents = [int(s.get(t).extent) for t in tiles]
-        count, turns, _ = self._turns(extents)
-        begun, within = s.split(tiles[count - 1], [turns // math.prod(extents[: count - 1]), None])
-        turn = s.fuse(*tiles[: count - 1], begun)
-        if self._on_all_cores:
-            s.parallel(turn)
-        s.annotate(turn, amx.MARK, tile.text)
-        return within if count == len(tiles) else tiles[-1]

@@ -31,7 +31,7 @@ from tvm.sym import Analyzer, detect_linear_equation
 from tvm.target import Target
 from tvm.tirx.analysis import undefined_vars
 
-from search import ahead, dots
+from search import ahead, dots, halves
 from search.errors import UnsupportedWorkload, last_line
 from search.problem import Workload
 from search.space import Draft, enumerate_drafts
@@ -63,12 +63,15 @@ class Contraction:
         padding: Blocks that prepare its input.
         after: Blocks that follow element by element; the last writes the output.
         beside: Blocks that prepare what those read besides the sum.
+        placed: In place of ``after``: blocks that put sums elsewhere, and what follows.
         weights: Position among the arguments of the operand that all rows and columns share; None where there
             is none (depthwise), or it is no argument.
         weight_bytes: Of that operand.
         input_bytes: Of the other one.
         dtype: Of the sum.
         dots: Its innermost axis is of four products of 8-bit integers, which lie together in both operands.
+        halves: Its operands are halves of numbers (``search.halves``): the sum's innermost axis is of two
+            products, which lie together in both, and the last but two of the halves that are multiplied.
         stride: From the inputs of one column to those of the next; None where that is not fixed.
         side_by_side: Columns are no axis of the input: their inputs, and a sum's terms, lie along the same.
         channelwise: The sum is over a window, and every channel is computed from one of the input.
@@ -81,11 +84,13 @@ class Contraction:
     padding: tuple[str, ...]
     after: tuple[str, ...]
     beside: tuple[str, ...]
+    placed: tuple[str, ...]
     weights: int | None
     weight_bytes: int
     input_bytes: int
     dtype: str
     dots: bool
+    halves: bool
     stride: int | None
     side_by_side: bool
     channelwise: bool
@@ -94,7 +99,7 @@ class Contraction:
     @property
     def terms(self) -> tuple[int, ...]:
         """Extents of the loops that add to the sum, the innermost last."""
-        return self.reduced[:-1] if self.dots else self.reduced
+        return self.reduced[:-1] if self.dots or self.halves else self.reduced
 
 
 def analyse(module: tvm.IRModule) -> Contraction:
@@ -120,7 +125,9 @@ def analyse(module: tvm.IRModule) -> Contraction:
     shared = [r for r in block.reads if spatial[-2] not in _variables(r)]
     read = [_channel(r, axes[_REDUCED]) for r in block.reads if r not in shared]
     stride, side_by_side = _stride([r for r in block.reads if r not in shared], spatial[-2])
-    behind, before = set(_behind(schedule, core)), set(_before(schedule, core))
+    moved = blocks.get(halves.PLACED)
+    placed = () if moved is None else (halves.PLACED, *_behind(schedule, moved))
+    behind, before = () if placed else set(_behind(schedule, core)), set(_before(schedule, core))
     after = tuple(n for n in blocks if n in behind)
     return Contraction(
         name=sums[0],
@@ -128,12 +135,14 @@ def analyse(module: tvm.IRModule) -> Contraction:
         reduced=tuple(int(v.dom.extent) for v in axes[_REDUCED]),
         padding=tuple(str(schedule.get(b).name_hint) for b in schedule.get_producers(core)),
         after=after,
-        beside=tuple(n for n in blocks if n not in {sums[0], *after, *before}),
+        beside=tuple(n for n in blocks if n not in {sums[0], *after, *placed, *before}),
+        placed=tuple(n for n in blocks if n in placed),
         weights=argument_of(module, shared) if len(shared) == 1 else None,
         weight_bytes=sum(_bytes(r.source) for r in shared),
         input_bytes=sum(_bytes(r.source) for r in block.reads if r not in shared),
         dtype=str(block.writes[0].source.dtype),
-        dots=_is_of_dots(block),
+        dots=_lie_together(block, "uint8", "int8", dots.TERMS),
+        halves=_lie_together(block, *halves.DTYPES, halves.TERMS),
         stride=stride,
         side_by_side=side_by_side,
         channelwise=all(channel.same_as(spatial[-1]) for channel in read),
@@ -165,14 +174,13 @@ def _adds_products(store: Any) -> bool:
     return isinstance(value, tirx.Add) and isinstance(value.b, tirx.Mul)
 
 
-def _is_of_dots(block: Any) -> bool:
-    """Whether the sum's innermost axis is what ``search.dots`` adds with one instruction."""
+def _lie_together(block: Any, left: str, right: str, terms: int) -> bool:
+    """Whether operands are of such types, and the sum's innermost axis is of terms next to each other."""
     inner = block.iter_vars[-1]
     innermost = [list(r.region)[-1].min for r in block.reads]
     return (
-        [str(r.source.dtype) for r in block.reads] == ["uint8", "int8"]
-        and str(block.writes[0].source.dtype) == "int32"
-        and int(inner.dom.extent) == dots.TERMS
+        [str(r.source.dtype) for r in block.reads] == [left, right]
+        and int(inner.dom.extent) == terms
         and innermost[1].same_as(inner.var)
         and inner.var in undefined_vars(innermost[0])
     )
@@ -283,7 +291,20 @@ class TiledSpace(TemplateSpace):
         across, down, along = columns // x, height // y, channels // (n * self._lanes)
         if order == "weights":
             return [*outer, along, down, across]
+        if self._is_line:
+            return [*outer, across // rows, along, down, rows]
         return [*outer, down // rows, along, rows, across]
+
+    @property
+    def _is_line(self) -> bool:
+        """Whether there are no rows but one, so that those of tiles are made of its columns."""
+        return math.prod(self._sum.spatial[-3:-2]) == 1
+
+    def _has_rows(self, order: str, y: int, x: int, rows: int) -> bool:
+        """Whether tiles can be taken so many rows at a time: none, where those that share weights follow."""
+        if order == "weights":
+            return rows == 1
+        return (self._sum.spatial[-2] // x if self._is_line else self._sum.spatial[-3] // y) % rows == 0
 
     def _fetched_bytes(self, tiles: Sequence[int]) -> float:
         """What a core takes from beyond its own caches; a byte that another core wrote counts as several.
@@ -311,6 +332,9 @@ class TiledSpace(TemplateSpace):
         co, ci, lane = s.split(channels, [None, n, self._lanes])
         if order == "weights":
             return [*outer, co, yo, xo], [yi, xi, ci, lane], reduced
+        if self._is_line:
+            xo, xm = s.split(xo, [None, rows])
+            return [*outer, xo, co, yo, xm], [yi, xi, ci, lane], reduced
         yo, ym = s.split(yo, [None, rows])
         return [*outer, yo, co, ym, xo], [yi, xi, ci, lane], reduced
 
@@ -389,6 +413,8 @@ class ContractionSpace(TiledSpace):
         self._vectors = vectors = Vectors.of(target, about.dtype)
         if about.dots and not vectors.dots:
             raise UnsupportedWorkload(f"{workload.name}: the target has no instruction for sums of bytes")
+        if about.halves:
+            raise UnsupportedWorkload(f"{workload.name}: bfloat16 is for a matrix unit")
         *outer, columns, channels = about.spatial
         height = outer[-1] if outer else 1
         lanes = self._lanes
@@ -408,7 +434,7 @@ class ContractionSpace(TiledSpace):
             lambda y: height % y == 0,
             lambda x: columns % x == 0,
             lambda n, y, x: vectors.needed(n, y * x) <= registers,
-            lambda order, y, rows: rows == 1 if order == "weights" else (height // y) % rows == 0,
+            self._has_rows,
             lambda unroll: about.terms[-1] % unroll == 0,
         ]
         super().__init__(workload, SPACE_NAME, knobs, constraints)

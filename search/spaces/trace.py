@@ -22,7 +22,7 @@ from tvm.s_tir.schedule import Trace
 from tvm.target import Target
 from tvm.tirx.analysis import undefined_vars
 
-from search import amx, dots
+from search import amx, dots, halves
 from search.compiler import tune_context
 from search.errors import InvalidCandidate, UnsupportedWorkload, last_line
 from search.problem import Candidate, Choice, Decision, Workload
@@ -382,6 +382,7 @@ def schedule_of(module: tvm.IRModule, trace: str) -> Schedule:
     """
     dots.prepare(trace)
     amx.prepare(trace)
+    halves.prepare(trace)
     schedule = Schedule(module, debug_mask="none", error_render_level="fast")
     try:
         Trace.apply_json_to_schedule(json.loads(trace), schedule)

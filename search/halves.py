@@ -1,0 +1,268 @@
+# mypy: disable-error-code="untyped-decorator, valid-type"
+"""Products of float32 in a matrix unit that multiplies bfloat16 (AMX's ``tdpbf16ps``).
+
+A number is the sum of two of bfloat16, its halves: itself rounded to 8 bits, and the rest, rounded to 8 bits.
+Of the four products of two numbers' halves three are added up, each exact in float32; the fourth, of the two
+rests, is at most 2 ** -16 of the product (Henry, Tang and Heinecke, Leveraging the bfloat16 Artificial
+Intelligence Datatype For Higher-Precision Computations, ARITH 2019). PyTorch calls such a precision "high".
+
+Halves of inputs lie in memory as bits of 16, since TVM widens what is of bfloat16 within a kernel.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from functools import cache
+from typing import Any
+
+from tvm import tirx
+from tvm.s_tir import TensorIntrin
+from tvm.script import tirx as T
+
+from search import amx
+
+MARK = "autotune.halves"
+PLACED = "placed"
+"""Name of the block that takes the sums of an image's outputs out of those of all places."""
+
+DTYPES = "uint16", "bfloat16"  # of inputs and weights
+TERMS = 2  # products that one instruction adds to a sum
+BOTH = 2
+PARTS = 3  # products of halves of two numbers
+SUMS = 4  # registers; of the others, two hold inputs, two weights
+
+_SHIFT = 16
+_LEFTS, _RIGHTS = (4, 5), (6, 7)
+
+
+def of_left(part: Any) -> Any:
+    """Which half of an input is in a part of a product: the first, the second, the first."""
+    return part % BOTH
+
+
+def of_right(part: Any) -> Any:
+    """Which half of a weight."""
+    return part // BOTH
+
+
+def product(left: Any, right: Any) -> Any:
+    """Of two halves as they lie in memory."""
+    bits = left.astype("uint32") << tirx.const(_SHIFT, "uint32")
+    return tirx.reinterpret("float32", bits) * right.astype("float32")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """What one call adds to: columns of outputs by vectors of 16 channels.
+
+    Attributes:
+        columns: In one register, or in two.
+        vectors: At most as many as there are registers left for sums.
+        terms: Added at a time.
+        stride: From one column's inputs to the next one's.
+    """
+
+    columns: int
+    vectors: int
+    terms: int
+    stride: int
+
+    @property
+    def registers(self) -> int:
+        """For the sums of a vector."""
+        return amx.registers_for(self.columns)
+
+    @property
+    def rows(self) -> int:
+        """Columns of outputs in a register."""
+        return self.columns // self.registers
+
+    @property
+    def text(self) -> str:
+        return "_".join(map(str, astuple(self)))
+
+    @classmethod
+    def of(cls, text: str) -> "Tile":
+        """The tile of a ``text``."""
+        return cls(*map(int, text.split("_")))
+
+    def name(self, part: str) -> str:
+        """What schedules call the part ``zeros``, ``products`` or ``sums``; TVM knows it from then on."""
+        _register(self)
+        return f"{MARK}.{part}_{self.text}"
+
+
+def prepare(trace: str) -> None:
+    """Sees to it that TVM knows what a trace names."""
+    for sizes in set(re.findall(rf"{re.escape(MARK)}\.\w+?_([\d_]+)", trace)):
+        _register(Tile.of(sizes))
+
+
+def configured(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
+    """The body of a marked loop between what allots the registers and what frees them; see ``marks``."""
+    tile = Tile.of(str(text))
+    return amx.allotted(amx.configuration(SUMS, len(_LEFTS), tile.rows, tile.terms), loops[-1].body)
+
+
+@cache
+def _register(tile: Tile) -> None:
+    for part, make in (("zeros", _zeros), ("products", _products), ("sums", _sums)):
+        TensorIntrin.register(f"{MARK}.{part}_{tile.text}", *make(tile))
+
+
+def _sum(tile: Tile, nth: int, vector: int) -> Any:
+    """The register of the ``nth`` columns' sums."""
+    return tirx.const(nth * tile.vectors + vector, "int8")
+
+
+def _multiply(tile: Tile, nth: int, vector: int, left: int, right: int) -> Any:
+    inputs, weights = (tirx.const(n, "int8") for n in (left, right))
+    return tirx.call_llvm_intrin("void", "llvm.x86.tdpbf16ps", _sum(tile, nth, vector), inputs, weights)
+
+
+def _additions(tile: Tile, a: Any, b: Any) -> Iterator[Any]:
+    """Loads and products, what is loaded once used as often as registers last.
+
+    Args:
+        a: Inputs, shape [2, places, 2 * terms], and ``b``, weights, shape [2, terms, 16 * vectors, 2].
+    """
+    plane, apart, _ = a.strides
+    lanes = amx.LANES * tile.vectors
+
+    def inputs(register: int, half: int, nth: int) -> Any:
+        place = half * plane + nth * tile.rows * tile.stride * apart
+        return amx.load(register, a.access_ptr("r", offset=place), apart * (tile.stride * 2))
+
+    def weights(register: int, half: int, vector: int) -> Any:
+        place = b.elem_offset + (half * tile.terms * lanes + vector * amx.LANES) * TERMS
+        # A pointer to bits: TVM would make one to bfloat16 one to float32.
+        kind, extent = tirx.type_annotation("uint16"), tile.terms * lanes * TERMS
+        first = tirx.call_intrin("handle", "tirx.tvm_access_ptr", kind, b.data, place, extent, 1)
+        return amx.load(register, first, lanes * amx.TERM_BYTES)
+
+    if tile.registers == 1:
+        for half, left in enumerate(_LEFTS):
+            yield inputs(left, half, 0)
+        for vector in range(tile.vectors):
+            first, rest = _RIGHTS
+            yield weights(first, 0, vector)
+            yield from (_multiply(tile, 0, vector, left, first) for left in _LEFTS)
+            yield weights(rest, 1, vector)
+            yield _multiply(tile, 0, vector, _LEFTS[0], rest)
+        return
+    for left_half, right_half in ((1, 0), (0, 0), (0, 1)):
+        if (left_half, right_half) != (0, 1):
+            yield from (inputs(left, left_half, nth) for nth, left in enumerate(_LEFTS))
+        if (left_half, right_half) != (0, 0):
+            yield from (weights(_RIGHTS[v], right_half, v) for v in range(tile.vectors))
+        for nth, left in enumerate(_LEFTS):
+            yield from (_multiply(tile, nth, v, left, _RIGHTS[v]) for v in range(tile.vectors))
+
+
+def _emit(calls: Iterable[Any]) -> None:
+    for call in calls:
+        T.evaluate(call)
+
+
+def _zeros(tile: Tile) -> tuple[Any, Any]:
+    columns, lanes = tile.columns, amx.LANES * tile.vectors
+    zeros = [amx.zero(tirx.const(n, "int8")) for n in range(tile.registers * tile.vectors)]
+
+    @T.prim_func(s_tir=True)
+    def meaning(c: T.Buffer((columns, lanes), "float32", offset_factor=1, scope="local")) -> None:
+        with T.sblock("root"):
+            T.reads()
+            T.writes(c[0:columns, 0:lanes])
+            for i, j in T.grid(columns, lanes):
+                with T.sblock("zero"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    c[vi, vj] = T.float32(0)
+
+    @T.prim_func(s_tir=True)
+    def instructions(sums: T.handle) -> None:
+        across = T.int32()
+        c = T.match_buffer(
+            sums, (columns, lanes), "float32", offset_factor=1, scope="local", strides=[across, 1]
+        )
+        with T.sblock("root"):
+            T.reads()
+            T.writes(c[0:columns, 0:lanes])
+            _emit(zeros)
+
+    return meaning, instructions
+
+
+def _products(tile: Tile) -> tuple[Any, Any]:
+    columns, terms, stride, lanes = tile.columns, tile.terms, tile.stride, amx.LANES * tile.vectors
+    reach = (columns - 1) * stride + 1
+
+    @T.prim_func(s_tir=True)
+    def meaning(
+        a: T.Buffer((2, reach, 2 * terms), "uint16", offset_factor=1),
+        b: T.Buffer((2, terms, lanes, 2), "bfloat16", offset_factor=1),
+        c: T.Buffer((columns, lanes), "float32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(c[0:columns, 0:lanes], a[0:2, 0:reach, 0 : 2 * terms], b[0:2, 0:terms, 0:lanes, 0:2])
+            T.writes(c[0:columns, 0:lanes])
+            for p, i, j, k, t in T.grid(3, columns, lanes, terms, 2):
+                with T.sblock("update"):
+                    vi, vj, vp, vk, vt = T.axis.remap("SSRRR", [i, j, p, k, t])
+                    c[vi, vj] = c[vi, vj] + product(
+                        a[of_left(vp), vi * stride, vk * 2 + vt], b[of_right(vp), vk, vj, vt]
+                    )
+
+    @T.prim_func(s_tir=True)
+    def instructions(left: T.handle, right: T.handle, sums: T.handle) -> None:
+        plane, apart, across = T.int32(), T.int32(), T.int32()
+        a = T.match_buffer(left, (2, reach, 2 * terms), "uint16", offset_factor=1, strides=[plane, apart, 1])
+        b = T.match_buffer(right, (2, terms, lanes, 2), "bfloat16", offset_factor=1)
+        c = T.match_buffer(
+            sums, (columns, lanes), "float32", offset_factor=1, scope="local", strides=[across, 1]
+        )
+        with T.sblock("root"):
+            T.reads(c[0:columns, 0:lanes], a[0:2, 0:reach, 0 : 2 * terms], b[0:2, 0:terms, 0:lanes, 0:2])
+            T.writes(c[0:columns, 0:lanes])
+            _emit(_additions(tile, a, b))
+
+    return meaning, instructions
+
+
+def _sums(tile: Tile) -> tuple[Any, Any]:
+    columns, lanes = tile.columns, amx.LANES * tile.vectors
+
+    def stores(d: Any) -> Iterator[Any]:
+        apart, _ = d.strides
+        for nth in range(tile.registers):
+            for vector in range(tile.vectors):
+                first = d.access_ptr("w", offset=nth * tile.rows * apart + vector * amx.LANES)
+                yield amx.store(_sum(tile, nth, vector), first, apart * 4)
+
+    @T.prim_func(s_tir=True)
+    def meaning(
+        c: T.Buffer((columns, lanes), "float32", offset_factor=1, scope="local"),
+        d: T.Buffer((columns, lanes), "float32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(c[0:columns, 0:lanes])
+            T.writes(d[0:columns, 0:lanes])
+            for i, j in T.grid(columns, lanes):
+                with T.sblock("sum"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    d[vi, vj] = c[vi, vj]
+
+    @T.prim_func(s_tir=True)
+    def instructions(sums: T.handle, to: T.handle) -> None:
+        across, apart = T.int32(), T.int32()
+        c = T.match_buffer(
+            sums, (columns, lanes), "float32", offset_factor=1, scope="local", strides=[across, 1]
+        )
+        d = T.match_buffer(
+            to, (columns, lanes), "float32", offset_factor=1, scope="local", strides=[apart, 1]
+        )
+        with T.sblock("root"):
+            T.reads(c[0:columns, 0:lanes])
+            T.writes(d[0:columns, 0:lanes])
+            _emit(stores(d))
+
+    return meaning, instructions
