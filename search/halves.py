@@ -22,6 +22,9 @@ from tvm.script import tirx as T
 from search import amx
 
 MARK = "autotune.halves"
+APART = "halves"
+"""Name of the block that takes numbers apart."""
+
 PLACED = "placed"
 """Name of the block that takes the sums of an image's outputs out of those of all places."""
 

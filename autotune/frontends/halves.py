@@ -15,7 +15,7 @@ from tvm.target import Target
 
 from autotune.frontends.fold import Array
 from search import amx
-from search.halves import BOTH, PARTS, PLACED, SUMS, TERMS, of_left, of_right, product
+from search.halves import APART, BOTH, PARTS, PLACED, SUMS, TERMS, of_left, of_right, product
 from search.vectors import Vectors
 
 _KEPT, _ROUND, _SHIFT = 0xFFFF0000, 0x8000, 16
@@ -137,7 +137,7 @@ class Places:
             return _half(tirx.if_then_else(tirx.all(*inside), x[image, y, x_, channel], zero), half)
 
         shape = (*self.kinds, chunks, BOTH, self.count, terms * TERMS)
-        return te.compute(shape, bits, name="halves")
+        return te.compute(shape, bits, name=APART)
 
     def convolution(self, x: te.Tensor, w: te.Tensor) -> te.Tensor:
         """Of ``halves`` and of weights as of ``packed_halves``."""
@@ -192,7 +192,7 @@ def halves(x: te.Tensor, rows: int) -> te.Tensor:
             number = tirx.if_then_else(tirx.all(*inside), number, tirx.const(0, "float32"))
         return _half(number, half)
 
-    return te.compute((*outer, chunks, BOTH, rows, terms * TERMS), bits, name="halves")
+    return te.compute((*outer, chunks, BOTH, rows, terms * TERMS), bits, name=APART)
 
 
 def matmul(x: te.Tensor, w: te.Tensor) -> te.Tensor:

@@ -26,7 +26,9 @@ SPACES: dict[str, Callable[[Workload, Target], Space]] = {**TEMPLATES, trace.SPA
 
 READABLE: dict[str, Callable[[Workload, Target], Space]] = {
     **SPACES,
+    "amx/1": amx.AmxSpace,
     "contraction/1": contraction.ContractionSpace,
+    "contraction/2": contraction.ContractionSpace,
     "winograd/1": winograd.WinogradSpace,
 }
 """Also former versions whose decisions are named and mean the same: models still learn from their records."""

@@ -23,7 +23,7 @@ from search.spaces.knobs import Constraint, Value
 from search.spaces.template import check_extents
 from search.vectors import Vectors
 
-SPACE_NAME = "amx/1"
+SPACE_NAME = "amx/2"
 
 VECTORS = tuple(range(1, amx.SUMS + 1))
 COLUMNS = tuple(range(2, amx.SUMS * amx.MOST_ROWS + 1))

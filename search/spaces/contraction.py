@@ -40,7 +40,7 @@ from search.spaces.template import TemplateSpace, check_extents
 from search.spaces.tir import module_of
 from search.vectors import Vectors
 
-SPACE_NAME = "contraction/2"
+SPACE_NAME = "contraction/3"
 
 VECTORS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 COLUMNS = tuple(range(1, 33))

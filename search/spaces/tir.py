@@ -16,6 +16,7 @@ import tvm
 from tvm import tirx
 from tvm.s_tir.analysis import estimate_tir_flops
 
+from search import halves
 from search.errors import UnsupportedWorkload
 from search.problem import TensorSpec, Workload, digest
 
@@ -126,6 +127,11 @@ class _Graph:
             longest = max(longest, math.prod(self.integer(r["extent"]) or 1 for r in ranges))
         return longest
 
+    def parts(self) -> int:
+        """Products that stand for one, where numbers are taken apart."""
+        names = {self.data(block["name_hint"]) for block in self.of_type("s_tir.SBlock")}
+        return halves.PARTS if halves.APART in names else 1
+
 
 def workload_from_tir(func: tirx.PrimFunc, name: str) -> Workload:
     """Makes a workload of a TIR function whose outputs are its last parameters.
@@ -157,7 +163,7 @@ def workload_from_tir(func: tirx.PrimFunc, name: str) -> Workload:
         name=re.sub(r"(?<=[a-z])\d+(?=_|$)", "", name.removeprefix("fused_")),
         args=tuple(args),
         outputs=outputs,
-        flop=float(estimate_tir_flops(tvm.IRModule({"main": func}))),
+        flop=float(estimate_tir_flops(tvm.IRModule({"main": func}))) / graph.parts(),
         reduction=graph.reduction_length(),
         module_json=tvm.ir.save_json(tvm.IRModule({"main": func})),
     )

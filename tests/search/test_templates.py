@@ -182,7 +182,7 @@ def template_of(name: str) -> str:
     """The most special template of a kernel."""
     if name == "depthwise":
         return "depthwise/1"
-    return "contraction/2" if name in CONTRACTIONS else "loops/1"
+    return "contraction/3" if name in CONTRACTIONS else "loops/1"
 
 
 kernels = pytest.mark.parametrize("name", KERNELS)
@@ -275,7 +275,7 @@ def test_few_columns_or_terms_are_not_for_the_matrix_unit(operator: Operator) ->
     target = Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "sapphirerapids", "num-cores": 2})
     with pytest.raises(UnsupportedWorkload, match="too few columns or terms"):
         AmxSpace(operator.workload, target)
-    assert (guess := first_guess(operator.workload, target)) and guess.space == "contraction/2"
+    assert (guess := first_guess(operator.workload, target)) and guess.space == "contraction/3"
 
 
 def test_without_the_instruction_sums_of_bytes_are_left_to_others() -> None:
