@@ -9,6 +9,7 @@ packed: as many as registers hold.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tvm.s_tir import Schedule
@@ -29,6 +30,7 @@ COLUMNS = tuple(range(2, 2 * amx.MOST_ROWS + 1))
 
 _LINE = 64  # bytes
 _LINE_CYCLES = 7  # from the last level of caches
+_NEAR = 3 << 19  # bytes that the second level of caches holds: of two megabytes where there is such a unit
 
 
 class HalvesSpace(UnitSpace):
@@ -73,16 +75,25 @@ class HalvesSpace(UnitSpace):
         return self._lanes // amx.LANES
 
     def _cost(self, order: str, x: int, rows: int) -> tuple[float, ...]:  # type: ignore[override]
-        """Cycles: of products, of sums stored, of bytes from elsewhere."""
+        """Cycles: of products, of sums stored, of bytes from beyond the second level of caches."""
         about = self._sum
         registers = amx.registers_for(x) * self._blocks
         steps = math.prod(about.terms) // about.terms[-1]
         tiles = self._tiles(order, 1, 1, x, rows)
         _, turns, imbalance = self._turns(tiles)
         cycles = math.prod(tiles) * registers * (steps * amx.MOST_ROWS + STORED) + turns * ALLOTTED
-        moved = self._fetched_bytes(tiles) / _LINE * _LINE_CYCLES
-        read = about.weight_bytes if order == "inputs" else about.input_bytes
-        return cycles * imbalance / self._vectors.threads + moved, read, -x, -rows
+        moved = (self._fetched_bytes(tiles) + self._fetched_again(tiles)) / _LINE * _LINE_CYCLES
+        return cycles * imbalance / self._vectors.threads + moved, -x, -rows
+
+    def _fetched_again(self, tiles: Sequence[int]) -> float:
+        """Bytes that a core takes from beyond its caches more than once, for want of room."""
+        about, threads, parts = self._sum, self._vectors.threads, math.prod(tiles[:-3])
+        along, inputs, weights = tiles[-3], about.input_bytes / parts, about.weight_bytes
+        turns = max(1.0, parts / threads)
+        again = (
+            0.0 if inputs + weights / along <= _NEAR else (along * parts / max(parts, threads) - 1) * inputs
+        )
+        return turns * again + (0.0 if inputs + weights <= _NEAR else (turns - 1) * weights)
 
     def _apply(self, s: Schedule, order: str, x: int, rows: int) -> None:  # type: ignore[override]
         about = self._sum
