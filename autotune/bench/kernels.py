@@ -44,7 +44,7 @@ from db.errors import DatabaseMissing, DatabaseOlder
 from search.compiler import compile_kernel
 from search.errors import UnsupportedWorkload
 from search.problem import Candidate, Workload
-from search.spaces import TEMPLATES, contraction, depthwise, first_guess
+from search.spaces import TEMPLATES, contraction, depthwise, first_guess, halves
 from search.spaces.contraction import analyse
 from search.spaces.tir import module_of
 from search.spaces.trace import apply_trace
@@ -53,7 +53,7 @@ SPINS = "10000"  # turns, some 2 ms, that TVM's threads wait for work; by defaul
 PILOTS = 3  # samples of each way of the vendors
 SHARE = 0.25  # of its call's time that a layer must take: what is left of less is noise
 GUESS = "guess"
-TILED = (contraction.SPACE_NAME, depthwise.SPACE_NAME)
+TILED = (contraction.SPACE_NAME, depthwise.SPACE_NAME, halves.SPACE_NAME)
 """Templates whose tiles suit a kernel whatever follows it element by element."""
 
 

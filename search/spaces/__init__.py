@@ -35,14 +35,16 @@ READABLE: dict[str, Callable[[Workload, Target], Space]] = {
 
 
 def spaces_of(workload: Workload, target: Target) -> list[Space]:
-    """Those that hold schedules of a workload, at least one: the most special template, and TVM's rules.
+    """Those that hold schedules of a workload: the most special template, and TVM's rules, but for a matrix unit.
 
     Raises:
         UnsupportedWorkload: There is none.
     """
     found: list[Space] = []
     with suppress(UnsupportedWorkload):
-        found.append(template_of(workload, target))
+        found.append(template := template_of(workload, target))
+        if template.alone:
+            return found
     try:
         found.append(trace.TraceSpace(workload, target))
     except UnsupportedWorkload:

@@ -35,6 +35,8 @@ ALLOTTED = 600  # cycles for a turn: registers are asked for, allotted and freed
 class UnitSpace(TiledSpace):
     """What templates for the matrix unit have in common: cores allot its registers, in few turns."""
 
+    alone = True
+
     def _turns(self, extents: Sequence[int]) -> tuple[int, int, float]:
         """How many loops to share out among cores, in how many turns, and how much longer the busiest takes.
 

@@ -34,6 +34,9 @@ class TemplateSpace(KnobSpace):
         UnsupportedWorkload: The template does not apply.
     """
 
+    alone = False
+    """Whether TVM's own rules have nothing that could be as fast."""
+
     def __init__(
         self,
         workload: Workload,
