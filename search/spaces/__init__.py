@@ -35,7 +35,7 @@ READABLE: dict[str, Callable[[Workload, Target], Space]] = {
 
 
 def spaces_of(workload: Workload, target: Target) -> list[Space]:
-    """Those that hold schedules of a workload: the most special template, and TVM's rules, but for a matrix unit.
+    """Those that hold schedules of a workload: the most special template, mostly beside TVM's rules.
 
     Raises:
         UnsupportedWorkload: There is none.
