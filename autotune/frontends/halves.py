@@ -25,15 +25,17 @@ _HALVE = 1.0  # for a number
 _STORE = 4  # for a vector of sums
 _FORK = 8000  # for another stage
 _ADD = 0.6  # for a vector's term of a sum, by vector instructions
+_WINOGRAD = 1.8  # times as fast, where it is an alternative
 
 
-def pay(target: Target, weight: Array, places: int, stride: int = 1) -> bool:
+def pay(target: Target, weight: Array, places: int, stride: int = 1, winograd: bool = False) -> bool:
     """Whether a target multiplies halves so much faster that taking numbers apart pays.
 
     Args:
         weight: Shape [*window, inputs, outputs].
         places: Of an image of outputs, or rows of a product.
         stride: Product of those of a convolution.
+        winograd: Whether that would compute the same with less.
     """
     vectors = Vectors.of(target, "float32")
     *window, inputs, outputs = weight.shape
@@ -45,9 +47,11 @@ def pay(target: Target, weight: Array, places: int, stride: int = 1) -> bool:
     ):
         return False
     blocks, (chunks, _) = -(-outputs // amx.LANES), _chunks(inputs)
-    many, each = math.prod(window), PARTS * _PRODUCT / min(places, amx.MOST_ROWS)
+    many, registers = math.prod(window), -(-filled(places) // amx.MOST_ROWS)
+    each = PARTS * _PRODUCT * registers / places
     halved = blocks * (chunks * many * each + _STORE) + _HALVE * inputs * min(stride, many)
-    return bool(halved + _FORK * vectors.threads / places < blocks * inputs * many * _ADD)
+    whole = blocks * inputs * many * _ADD / (_WINOGRAD if winograd else 1.0)
+    return bool(halved + _FORK * vectors.threads / places < whole)
 
 
 def filled(places: int) -> int:

@@ -66,9 +66,10 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         if groups > 1 and weight.shape[-2] == 1:
             return call  # depthwise: there is no sum over channels
         if groups == 1 and spatial == 2:
-            if halves.pay(self._target, weight, math.prod(output[:-1]), math.prod(strides)):
-                return self._image_of_halves(call, weight, output)
             form = winograd.form_for(weight.shape, strides, dilation, output)
+            places, skipped = math.prod(output[:-1]), math.prod(strides)
+            if halves.pay(self._target, weight, places, skipped, winograd=form is not None):
+                return self._image_of_halves(call, weight, output)
             if form is not None:
                 packed = np.moveaxis(self._pack(form.transform(weight)), 0, 2)
                 return self._emit(

@@ -82,7 +82,7 @@ NETS = st.one_of(convolutions(), products())
 
 @pytest.fixture
 def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    def pay(target: Target, weight: Array, places: int, stride: int = 1) -> bool:
+    def pay(target: Target, weight: Array, places: int, stride: int = 1, winograd: bool = False) -> bool:
         return amx.pays(places, weight.shape[-2] // 2)
 
     monkeypatch.setattr(halves, "pay", pay)
@@ -191,6 +191,12 @@ def test_weights_that_bfloat16_does_not_hold_stay_whole() -> None:
 def test_halves_are_for_large_sums(shape: tuple[int, ...], places: int, stride: int, pays: bool) -> None:
     assert halves.pay(ELSEWHERE, np.ones(shape, np.float32), places, stride) is pays
     assert not halves.pay(TARGET, np.ones(shape, np.float32), places, stride)
+
+
+def test_halves_have_to_be_faster_than_winograd() -> None:
+    weight = np.ones((3, 3, 32, 32), np.float32)
+    assert halves.pay(ELSEWHERE, weight, 56 * 56)
+    assert not halves.pay(ELSEWHERE, weight, 56 * 56, winograd=True)
 
 
 def test_a_model_for_such_a_target_has_them() -> None:
