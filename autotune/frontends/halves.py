@@ -21,9 +21,10 @@ from search.vectors import Vectors
 _KEPT, _ROUND, _SHIFT = 0xFFFF0000, 0x8000, 16
 _FULL = 2 * amx.MOST_ROWS  # columns of the largest tile
 _PRODUCT = 50  # cycles, with what is loaded for it: 20 on a core of one's own, up to 80 on a shared one
-_HALVE = 1.0  # for a number
-_STORE = 4  # for a vector of sums
+_HALVE = 2.0  # for a number, there and back
+_STORE = 8  # for a vector of sums
 _FORK = 8000  # for another stage
+_WEIGHT = 0.25  # for a byte of weights, which nothing fetches ahead as it does for vector instructions
 _ADD = 0.6  # for a vector's term of a sum, by vector instructions
 _WINOGRAD = 1.8  # times as fast, where it is an alternative
 
@@ -50,8 +51,9 @@ def pay(target: Target, weight: Array, places: int, stride: int = 1, winograd: b
     many, registers = math.prod(window), -(-filled(places) // amx.MOST_ROWS)
     each = PARTS * _PRODUCT * registers / places
     halved = blocks * (chunks * many * each + _STORE) + _HALVE * inputs * min(stride, many)
+    once = _FORK * vectors.threads + _WEIGHT * weight.nbytes
     whole = blocks * inputs * many * _ADD / (_WINOGRAD if winograd else 1.0)
-    return bool(halved + _FORK * vectors.threads / places < whole)
+    return bool(halved + once / places < whole)
 
 
 def filled(places: int) -> int:
