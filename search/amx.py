@@ -14,7 +14,7 @@ import ctypes
 import platform
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from typing import Any
@@ -200,30 +200,73 @@ def store(register: Any, first: Any, apart: Any) -> Any:
     return tirx.call_llvm_intrin("void", "llvm.x86.tilestored64", register, first, tirx.Cast("int64", apart))
 
 
-def _zeros(tile: Tile) -> tuple[Any, Any]:
-    columns, registers = tile.columns, tile.registers
+def emit(calls: Iterable[Any]) -> None:
+    """Writes calls into the function that is being defined."""
+    for call in calls:
+        T.evaluate(call)
+
+
+def zeros(columns: int, lanes: int, dtype: str, calls: Callable[[Any], Iterable[Any]]) -> tuple[Any, Any]:
+    """What setting sums to zero means, and its instructions: ``calls`` of the buffer that stands for them."""
 
     @T.prim_func(s_tir=True)
-    def meaning(c: T.Buffer((columns, 16), "int32", offset_factor=1, scope="local")) -> None:
+    def meaning(c: T.Buffer((columns, lanes), dtype, offset_factor=1, scope="local")) -> None:
         with T.sblock("root"):
             T.reads()
-            T.writes(c[0:columns, 0:16])
-            for i, j in T.grid(columns, 16):
+            T.writes(c[0:columns, 0:lanes])
+            for i, j in T.grid(columns, lanes):
                 with T.sblock("zero"):
                     vi, vj = T.axis.remap("SS", [i, j])
-                    c[vi, vj] = T.int32(0)
+                    c[vi, vj] = tirx.const(0, dtype)
 
     @T.prim_func(s_tir=True)
     def instructions(sums: T.handle) -> None:
         across = T.int32()
-        c = T.match_buffer(sums, (columns, 16), "int32", offset_factor=1, scope="local", strides=[across, 1])
+        c = T.match_buffer(sums, (columns, lanes), dtype, offset_factor=1, scope="local", strides=[across, 1])
         with T.sblock("root"):
             T.reads()
-            T.writes(c[0:columns, 0:16])
-            for r in T.unroll(registers):
-                T.evaluate(zero(_number(tile, c.elem_offset, r)))
+            T.writes(c[0:columns, 0:lanes])
+            emit(calls(c))
 
     return meaning, instructions
+
+
+def stored(
+    columns: int, lanes: int, dtype: str, calls: Callable[[Any, Any], Iterable[Any]]
+) -> tuple[Any, Any]:
+    """As ``zeros``, of sums that go from registers to memory: ``calls`` of both buffers."""
+
+    @T.prim_func(s_tir=True)
+    def meaning(
+        c: T.Buffer((columns, lanes), dtype, offset_factor=1, scope="local"),
+        d: T.Buffer((columns, lanes), dtype, offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(c[0:columns, 0:lanes])
+            T.writes(d[0:columns, 0:lanes])
+            for i, j in T.grid(columns, lanes):
+                with T.sblock("sum"):
+                    vi, vj = T.axis.remap("SS", [i, j])
+                    d[vi, vj] = c[vi, vj]
+
+    @T.prim_func(s_tir=True)
+    def instructions(sums: T.handle, to: T.handle) -> None:
+        across, apart = T.int32(), T.int32()
+        c = T.match_buffer(sums, (columns, lanes), dtype, offset_factor=1, scope="local", strides=[across, 1])
+        d = T.match_buffer(to, (columns, lanes), dtype, offset_factor=1, scope="local", strides=[apart, 1])
+        with T.sblock("root"):
+            T.reads(c[0:columns, 0:lanes])
+            T.writes(d[0:columns, 0:lanes])
+            emit(calls(c, d))
+
+    return meaning, instructions
+
+
+def _zeros(tile: Tile) -> tuple[Any, Any]:
+    def calls(c: Any) -> Iterator[Any]:
+        return (zero(_number(tile, c.elem_offset, r)) for r in range(tile.registers))
+
+    return zeros(tile.columns, LANES, "int32", calls)
 
 
 def _products(tile: Tile) -> tuple[Any, Any]:
@@ -302,31 +345,10 @@ def _products_side_by_side(tile: Tile) -> tuple[Any, Any]:
 
 
 def _sums(tile: Tile) -> tuple[Any, Any]:
-    columns, registers, rows = tile.columns, tile.registers, tile.rows
+    def calls(c: Any, d: Any) -> Iterator[Any]:
+        apart, _ = d.strides
+        for r in range(tile.registers):
+            first = d.access_ptr("w", offset=r * tile.rows * apart)
+            yield store(_number(tile, c.elem_offset, r), first, apart * TERM_BYTES)
 
-    @T.prim_func(s_tir=True)
-    def meaning(
-        c: T.Buffer((columns, 16), "int32", offset_factor=1, scope="local"),
-        d: T.Buffer((columns, 16), "int32", offset_factor=1, scope="local"),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:16])
-            T.writes(d[0:columns, 0:16])
-            for i, j in T.grid(columns, 16):
-                with T.sblock("sum"):
-                    vi, vj = T.axis.remap("SS", [i, j])
-                    d[vi, vj] = c[vi, vj]
-
-    @T.prim_func(s_tir=True)
-    def instructions(sums: T.handle, to: T.handle) -> None:
-        across, apart = T.int32(), T.int32()
-        c = T.match_buffer(sums, (columns, 16), "int32", offset_factor=1, scope="local", strides=[across, 1])
-        d = T.match_buffer(to, (columns, 16), "int32", offset_factor=1, scope="local", strides=[apart, 1])
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:16])
-            T.writes(d[0:columns, 0:16])
-            for r in T.unroll(registers):
-                first = d.access_ptr("w", offset=r * rows * apart)
-                T.evaluate(store(_number(tile, c.elem_offset, r), first, apart * 4))
-
-    return meaning, instructions
+    return stored(tile.columns, LANES, "int32", calls)

@@ -10,7 +10,7 @@ Halves of inputs lie in memory as bits of 16, since TVM widens what is of bfloat
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from typing import Any
@@ -162,37 +162,11 @@ def _additions(tile: Tile, a: Any, b: Any) -> Iterator[Any]:
             yield from (_multiply(tile, nth, v, left, _RIGHTS[v]) for v in range(tile.vectors))
 
 
-def _emit(calls: Iterable[Any]) -> None:
-    for call in calls:
-        T.evaluate(call)
-
-
 def _zeros(tile: Tile) -> tuple[Any, Any]:
-    columns, lanes = tile.columns, amx.LANES * tile.vectors
-    zeros = [amx.zero(tirx.const(n, "int8")) for n in range(tile.registers * tile.vectors)]
+    def calls(_: Any) -> Iterator[Any]:
+        return (amx.zero(_sum(tile, n, v)) for n in range(tile.registers) for v in range(tile.vectors))
 
-    @T.prim_func(s_tir=True)
-    def meaning(c: T.Buffer((columns, lanes), "float32", offset_factor=1, scope="local")) -> None:
-        with T.sblock("root"):
-            T.reads()
-            T.writes(c[0:columns, 0:lanes])
-            for i, j in T.grid(columns, lanes):
-                with T.sblock("zero"):
-                    vi, vj = T.axis.remap("SS", [i, j])
-                    c[vi, vj] = T.float32(0)
-
-    @T.prim_func(s_tir=True)
-    def instructions(sums: T.handle) -> None:
-        across = T.int32()
-        c = T.match_buffer(
-            sums, (columns, lanes), "float32", offset_factor=1, scope="local", strides=[across, 1]
-        )
-        with T.sblock("root"):
-            T.reads()
-            T.writes(c[0:columns, 0:lanes])
-            _emit(zeros)
-
-    return meaning, instructions
+    return amx.zeros(tile.columns, amx.LANES * tile.vectors, "float32", calls)
 
 
 def _products(tile: Tile) -> tuple[Any, Any]:
@@ -226,46 +200,17 @@ def _products(tile: Tile) -> tuple[Any, Any]:
         with T.sblock("root"):
             T.reads(c[0:columns, 0:lanes], a[0:2, 0:reach, 0 : 2 * terms], b[0:2, 0:terms, 0:lanes, 0:2])
             T.writes(c[0:columns, 0:lanes])
-            _emit(_additions(tile, a, b))
+            amx.emit(_additions(tile, a, b))
 
     return meaning, instructions
 
 
 def _sums(tile: Tile) -> tuple[Any, Any]:
-    columns, lanes = tile.columns, amx.LANES * tile.vectors
-
-    def stores(d: Any) -> Iterator[Any]:
+    def calls(_: Any, d: Any) -> Iterator[Any]:
         apart, _ = d.strides
         for nth in range(tile.registers):
             for vector in range(tile.vectors):
                 first = d.access_ptr("w", offset=nth * tile.rows * apart + vector * amx.LANES)
-                yield amx.store(_sum(tile, nth, vector), first, apart * 4)
+                yield amx.store(_sum(tile, nth, vector), first, apart * amx.TERM_BYTES)
 
-    @T.prim_func(s_tir=True)
-    def meaning(
-        c: T.Buffer((columns, lanes), "float32", offset_factor=1, scope="local"),
-        d: T.Buffer((columns, lanes), "float32", offset_factor=1, scope="local"),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:lanes])
-            T.writes(d[0:columns, 0:lanes])
-            for i, j in T.grid(columns, lanes):
-                with T.sblock("sum"):
-                    vi, vj = T.axis.remap("SS", [i, j])
-                    d[vi, vj] = c[vi, vj]
-
-    @T.prim_func(s_tir=True)
-    def instructions(sums: T.handle, to: T.handle) -> None:
-        across, apart = T.int32(), T.int32()
-        c = T.match_buffer(
-            sums, (columns, lanes), "float32", offset_factor=1, scope="local", strides=[across, 1]
-        )
-        d = T.match_buffer(
-            to, (columns, lanes), "float32", offset_factor=1, scope="local", strides=[apart, 1]
-        )
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:lanes])
-            T.writes(d[0:columns, 0:lanes])
-            _emit(stores(d))
-
-    return meaning, instructions
+    return amx.stored(tile.columns, amx.LANES * tile.vectors, "float32", calls)

@@ -44,7 +44,6 @@ def pay(target: Target, weight: Array, places: int, stride: int = 1, winograd: b
         weight.dtype == np.float32
         and amx.multiplies_halves(target, vectors.lanes)
         and amx.pays(places, -(-inputs // TERMS))
-        and bool((np.abs(weight) < float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)).all())
     ):
         return False
     blocks, (chunks, _) = -(-outputs // amx.LANES), _chunks(inputs)
@@ -53,7 +52,12 @@ def pay(target: Target, weight: Array, places: int, stride: int = 1, winograd: b
     halved = blocks * (chunks * many * each + _STORE) + _HALVE * inputs * min(stride, many)
     once = _FORK * vectors.threads + _WEIGHT * weight.nbytes
     whole = blocks * inputs * many * _ADD / (_WINOGRAD if winograd else 1.0)
-    return bool(halved + once / places < whole)
+    return halved + once / places < whole and _holds(weight)
+
+
+def _holds(weight: Array) -> bool:
+    """Whether bfloat16 has numbers as large as all of them."""
+    return bool((np.abs(weight) < float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)).all())
 
 
 def filled(places: int) -> int:
