@@ -75,7 +75,8 @@ def _fetch(outer: Sequence[Any], weights: Any) -> Any:
         values.bind(loop.loop_var, loop.min)
     start = values.simplify(place)
     line = LINE_BYTES // np.dtype(str(weights.dtype)).itemsize
-    size = _turns(n for n in within if n.loop_var in undefined_vars(place))
+    at_once = math.prod(int(r.extent) for r in read.region)
+    size = at_once * _turns(n for n in within if n.loop_var in undefined_vars(place))
     again = [n for n in outer if n.loop_var not in undefined_vars(start)]
     lines = -(-size // (line * _turns(again)))
     turn = _flat([n.loop_var for n in again], [n.extent for n in again])

@@ -15,7 +15,7 @@ Meaning = Callable[[Any, Sequence[Any], Sequence[Any]], Any]
 
 
 def written_out(module: tvm.IRModule, meanings: Mapping[str, Meaning]) -> tvm.IRModule:
-    """The module with what its marks stand for; within a marked loop, others are not looked for."""
+    """The module with what its marks stand for, the innermost first."""
     function = module["main"]
     body = _rewritten(function.body, (), function.params, meanings)
     return module if body is None else tvm.IRModule({"main": function.with_body(body)})
@@ -32,12 +32,12 @@ def _rewritten(
                 pairs = zip(parts, node.seq, strict=True)
                 return tirx.SeqStmt([old if new is None else new for new, old in pairs])
         case tirx.For():
-            inside = (*loops, node)
+            body = _rewritten(node.body, (*loops, node), arguments, meanings)
+            loop = node if body is None else _with(node, body, node.annotations)
             for mark in meanings.keys() & node.annotations.keys():
                 kept = {key: value for key, value in node.annotations.items() if key != mark}
-                return _with(node, meanings[mark](node.annotations[mark], inside, arguments), kept)
-            if (body := _rewritten(node.body, inside, arguments, meanings)) is not None:
-                return _with(node, body, node.annotations)
+                return _with(loop, meanings[mark](node.annotations[mark], (*loops, loop), arguments), kept)
+            return None if body is None else loop
         case tvm.s_tir.SBlockRealize():
             if (body := _rewritten(node.block.body, loops, arguments, meanings)) is not None:
                 b = node.block

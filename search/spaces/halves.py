@@ -2,7 +2,8 @@
 
 Halves of the inputs are written first, where registers are loaded from; then, as in ``amx``, sums stay in
 registers from the first term to the last. How many vectors of channels a tile has is decided when weights are
-packed: as many as registers hold.
+packed: as many as registers hold. Weights that few rows share are fetched ahead (``ahead``), where a tile has
+the time.
 
 - ``x``: columns of outputs of a tile, in one register or two.
 - ``order``, ``rows``: which tiles come one after another, as in ``contraction``.
@@ -15,7 +16,7 @@ from typing import Any
 from tvm.s_tir import Schedule
 from tvm.target import Target
 
-from search import amx, halves
+from search import ahead, amx, halves
 from search.errors import UnsupportedWorkload
 from search.problem import Workload
 from search.spaces.amx import ALLOTTED, STORED, UnitSpace
@@ -24,12 +25,15 @@ from search.spaces.knobs import Constraint, Value
 from search.spaces.template import check_extents
 from search.vectors import Vectors
 
-SPACE_NAME = "halves/1"
+SPACE_NAME = "halves/2"
 
 COLUMNS = tuple(range(2, 2 * amx.MOST_ROWS + 1))
 
 _LINE = 64  # bytes
 _LINE_CYCLES = 7  # from the last level of caches
+_FAR_CYCLES = 12  # from there or from memory, which depends on the model
+_PRODUCT = 30  # with what is loaded for it
+_MOST_LINES = 2 * ahead.LINES  # to fetch beside three products of each register
 _NEAR = 3 << 19  # bytes that the second level of caches holds: of two megabytes where there is such a unit
 
 
@@ -76,14 +80,20 @@ class HalvesSpace(UnitSpace):
 
     def _cost(self, order: str, x: int, rows: int) -> tuple[float, ...]:  # type: ignore[override]
         """Cycles: of products, of sums stored, of bytes from beyond the second level of caches."""
-        about = self._sum
+        about, threads = self._sum, self._vectors.threads
         registers = amx.registers_for(x) * self._blocks
         steps = math.prod(about.terms) // about.terms[-1]
         tiles = self._tiles(order, 1, 1, x, rows)
         _, turns, imbalance = self._turns(tiles)
-        cycles = math.prod(tiles) * registers * (steps * amx.MOST_ROWS + STORED) + turns * ALLOTTED
-        moved = (self._fetched_bytes(tiles) + self._fetched_again(tiles)) / _LINE * _LINE_CYCLES
-        return cycles * imbalance / self._vectors.threads + moved, -x, -rows
+        cycles = math.prod(tiles) * registers * (steps * _PRODUCT + STORED) + turns * ALLOTTED
+        busy = cycles * imbalance / threads
+        parts = math.prod(tiles[:-3])
+        weights = about.weight_bytes / (1 if parts >= threads else threads)
+        waiting = weights / _LINE * _FAR_CYCLES
+        if self._fetches_ahead(tiles):
+            waiting = max(0.0, waiting - busy / max(1.0, parts / threads))
+        moved = self._fetched_bytes(tiles) - weights + self._fetched_again(tiles)
+        return busy + waiting + moved / _LINE * _LINE_CYCLES, -x, -rows
 
     def _fetched_again(self, tiles: Sequence[int]) -> float:
         """Bytes that a core takes from beyond its caches more than once, for want of room."""
@@ -105,6 +115,11 @@ class HalvesSpace(UnitSpace):
         tiles, (yi, xi, ci, lane), reduced = self._cut(s, core, order, 1, 1, x, rows)
         *window, part, terms, products = reduced
         s.reorder(*tiles, *window, yi, ci, part, xi, lane, terms, products)
+        extents = self._tiles(order, 1, 1, x, rows)
+        if self._fetches_ahead(extents):
+            *_, along, down, across = extents
+            again = down * across * math.prod(about.terms[:-3])
+            window[-1] = ahead.mark(s, window[-1], again, about.weight_bytes // along, self._weights)
         tile = halves.Tile(x, self._blocks, about.terms[-1], about.stride or 1)
         at = self._share(s, tiles, halves.MARK, tile.text)
         s.reverse_compute_at(sums, at, preserve_unit_loops=True)
@@ -116,6 +131,13 @@ class HalvesSpace(UnitSpace):
         s.tensorize(s.get_loops(sums)[-2], tile.name("sums"))
         if about.placed:
             self._spread(s, s.get_sblock(about.placed[-1]))
+
+    def _fetches_ahead(self, tiles: Sequence[int]) -> bool:
+        """Whether weights are used rarely, and tiles have the time to fetch those of others meanwhile."""
+        about, (along, down, across) = self._sum, tiles[-3:]
+        times = down * across * math.prod(about.terms[:-2])
+        lines = about.weight_bytes / along / _LINE / times
+        return along > 1 and ahead.pays(math.prod(about.spatial[:-1])) and lines <= _MOST_LINES
 
     def _halve(self, s: Schedule, block: Any) -> None:
         """Takes numbers apart on all cores, in vectors: both halves of one after another."""

@@ -8,20 +8,23 @@ import operators as op
 import pytest
 import tvm
 from operators import Operator, Tail
-from tvm import tirx
+from tvm import te, tirx
 from tvm.sym import Analyzer
 from tvm.target import Target
 
+from autotune.frontends import halves
 from autotune.target import host_target
 from search import ahead
 from search.compiler import written_out
-from search.space import enumerate_drafts
+from search.space import Space, enumerate_drafts
 from search.spaces.contraction import ContractionSpace
-from search.spaces.tir import module_of
+from search.spaces.halves import HalvesSpace
+from search.spaces.tir import module_of, workload_from_tir
 from search.spaces.trace import apply_trace
 from search.vectors import Vectors
 
 TARGET = host_target(2)
+WITH_UNIT = Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "sapphirerapids", "num-cores": 2})
 LANES = Vectors.of(TARGET, "float32").lanes
 KERNELS = {
     "3x3": op.convolution(1, 7, 7, 32, 4, LANES, 3, 1, 1, 1, Tail()),
@@ -34,7 +37,7 @@ def space_of(kernel: Operator, target: Target = TARGET) -> ContractionSpace:
     return ContractionSpace(kernel.workload, target)
 
 
-def scheduled(space: ContractionSpace, draft: Any) -> tvm.IRModule:
+def scheduled(space: Space, draft: Any) -> tvm.IRModule:
     return apply_trace(module_of(space.workload), space.realize(draft, np.random.default_rng(0)).trace)
 
 
@@ -77,6 +80,19 @@ def test_while_weights_are_used_all_of_the_next_are_fetched(name: str) -> None:
         assert min(found) == part  # the first that this turn of the outermost loop does not use itself
         assert set(found) >= set(range(part, 2 * part, line))
         assert len(set(found)) == len(found)  # none twice
+
+
+def test_weights_for_registers_are_fetched_likewise() -> None:
+    rows, inputs, tile = 96, 512, (16, 2, 16, 32, 2)
+    x, w = te.placeholder((rows, inputs)), te.placeholder((8, *tile), "bfloat16")
+    product = te.create_prim_func([x, w, halves.matmul(halves.halves(x, rows), w)])
+    space = HalvesSpace(workload_from_tir(product, "product"), WITH_UNIT)
+    draft = next(d for d in enumerate_drafts(space) if space.configuration(d)["order"] == "weights")
+    ((loops, place),) = fetches(written_out(scheduled(space, draft))["main"].body)
+    found, each, line = places(loops, place, 0), int(np.prod(tile)), ahead.LINE_BYTES // 2
+    wanted = range(each, 5 * each, line)  # a core has half of the tiles, and fetches on to the next
+    assert min(found) == each and set(found) >= set(wanted)
+    assert len(found) < 1.1 * len(wanted)
 
 
 def test_there_is_nothing_to_fetch_where_all_weights_are_used_together() -> None:
