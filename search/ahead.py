@@ -19,6 +19,8 @@ from tvm.s_tir import Schedule
 from tvm.sym import Analyzer
 from tvm.tirx.analysis import undefined_vars
 
+from search import marks
+
 LINE_BYTES = 64
 LINES = 16  # fetched together: of many more, some are late, and loads wait behind them
 
@@ -62,7 +64,7 @@ def _fetch(outer: Sequence[Any], weights: Any) -> Any:
 
     The weights of a tile lie together: those of the next tile that needs others follow them.
     """
-    inner, realized = _down(outer[-1].body)
+    inner, realized = marks.innermost(outer[-1].body)
     block, values, terms = realized.block, Analyzer(), set[Any]()
     for axis, value in zip(block.iter_vars, realized.iter_values, strict=True):
         values.bind(axis.var, value)
@@ -86,15 +88,6 @@ def _fetch(outer: Sequence[Any], weights: Any) -> Any:
     call = tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, 0, _LEVEL, 1))
     zero, count = (tirx.const(n, "int64") for n in (0, lines))
     return tirx.For(each, zero, count, tirx.ForKind.SERIAL, call)
-
-
-def _down(body: Any) -> tuple[list[Any], Any]:
-    """The loops down to a block, and the block in its place."""
-    loops = []
-    while isinstance(body, tirx.For):
-        loops.append(body)
-        body = body.body
-    return loops, body
 
 
 def _flat(indices: Sequence[Any], extents: Sequence[Any]) -> Any:

@@ -35,6 +35,7 @@ _MEANINGS: dict[str, marks.Meaning] = {
     ahead.MARK: ahead.fetching,
     amx.MARK: amx.configured,
     halves.MARK: halves.configured,
+    halves.RESUMED: halves.resumed,
 }
 
 _PACKAGE = "tvm.s_tir.tensor_intrin"

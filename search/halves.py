@@ -18,10 +18,12 @@ from typing import Any
 from tvm import tirx
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
+from tvm.sym import Analyzer
 
-from search import amx
+from search import amx, marks
 
 MARK = "autotune.halves"
+RESUMED = "autotune.halves_resumed"
 APART = "halves"
 """Name of the block that takes numbers apart."""
 
@@ -90,7 +92,10 @@ class Tile:
         return cls(*map(int, text.split("_")))
 
     def name(self, part: str) -> str:
-        """What schedules call the part ``zeros``, ``products`` or ``sums``; TVM knows it from then on."""
+        """What schedules call the part ``zeros``, ``products``, ``additions`` or ``sums``.
+
+        TVM knows it from then on. Those of ``additions`` are to sums in memory, see ``resumed``.
+        """
         _register(self)
         return f"{MARK}.{part}_{self.text}"
 
@@ -107,10 +112,38 @@ def configured(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
     return amx.allotted(amx.configuration(SUMS, len(_LEFTS), tile.rows, tile.terms), loops[-1].body)
 
 
+def resumed(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
+    """The body of a marked loop between what loads a tile's sums from memory and what stores them there."""
+    tile = Tile.of(str(text))
+    inner, realized = marks.innermost(loops[-1].body)
+    values = Analyzer()
+    for axis, value in zip(realized.block.iter_vars, realized.iter_values, strict=True):
+        values.bind(axis.var, value)
+    written = realized.block.writes[0]
+    places = [values.simplify(r.min) for r in written.region]
+    for loop in inner:
+        values.bind(loop.loop_var, loop.min)
+    *outer, row, channel = map(values.simplify, places)
+    apart = int(written.source.shape[-1]) * amx.TERM_BYTES
+    registers = [(nth, vector) for nth in range(tile.registers) for vector in range(tile.vectors)]
+
+    def place(nth: int, vector: int) -> Any:
+        where = [*outer, row + nth * tile.rows, channel + vector * amx.LANES]
+        return tirx.address_of(tirx.BufferLoad(written.source, where))
+
+    loads = [amx.load(nth * tile.vectors + vector, place(nth, vector), apart) for nth, vector in registers]
+    stores = [amx.store(_sum(tile, nth, vector), place(nth, vector), apart) for nth, vector in registers]
+    return tirx.SeqStmt([*map(tirx.Evaluate, loads), loops[-1].body, *map(tirx.Evaluate, stores)])
+
+
 @cache
 def _register(tile: Tile) -> None:
-    for part, make in (("zeros", _zeros), ("products", _products), ("sums", _sums)):
-        TensorIntrin.register(f"{MARK}.{part}_{tile.text}", *make(tile))
+    parts = {
+        "zeros": _zeros(tile), "products": _products(tile, "local"), "additions": _products(tile, "global"),
+        "sums": _sums(tile),
+    }  # fmt: skip
+    for part, both in parts.items():
+        TensorIntrin.register(f"{MARK}.{part}_{tile.text}", *both)
 
 
 def _sum(tile: Tile, nth: int, vector: int) -> Any:
@@ -169,7 +202,7 @@ def _zeros(tile: Tile) -> tuple[Any, Any]:
     return amx.zeros(tile.columns, amx.LANES * tile.vectors, "float32", calls)
 
 
-def _products(tile: Tile) -> tuple[Any, Any]:
+def _products(tile: Tile, scope: str) -> tuple[Any, Any]:
     columns, terms, stride, lanes = tile.columns, tile.terms, tile.stride, amx.LANES * tile.vectors
     reach = (columns - 1) * stride + 1
 
@@ -177,7 +210,7 @@ def _products(tile: Tile) -> tuple[Any, Any]:
     def meaning(
         a: T.Buffer((2, reach, 2 * terms), "uint16", offset_factor=1),
         b: T.Buffer((2, terms, lanes, 2), "bfloat16", offset_factor=1),
-        c: T.Buffer((columns, lanes), "float32", offset_factor=1, scope="local"),
+        c: T.Buffer((columns, lanes), "float32", offset_factor=1, scope=scope),
     ) -> None:
         with T.sblock("root"):
             T.reads(c[0:columns, 0:lanes], a[0:2, 0:reach, 0 : 2 * terms], b[0:2, 0:terms, 0:lanes, 0:2])
@@ -195,7 +228,7 @@ def _products(tile: Tile) -> tuple[Any, Any]:
         a = T.match_buffer(left, (2, reach, 2 * terms), "uint16", offset_factor=1, strides=[plane, apart, 1])
         b = T.match_buffer(right, (2, terms, lanes, 2), "bfloat16", offset_factor=1)
         c = T.match_buffer(
-            sums, (columns, lanes), "float32", offset_factor=1, scope="local", strides=[across, 1]
+            sums, (columns, lanes), "float32", offset_factor=1, scope=scope, strides=[across, 1]
         )
         with T.sblock("root"):
             T.reads(c[0:columns, 0:lanes], a[0:2, 0:reach, 0 : 2 * terms], b[0:2, 0:terms, 0:lanes, 0:2])

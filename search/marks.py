@@ -49,6 +49,16 @@ def _rewritten(
     return None
 
 
+def innermost(body: Any) -> tuple[list[Any], Any]:
+    """The loops down to a block, the last of those in a row, and the block in its place."""
+    loops = []
+    while not isinstance(body, tvm.s_tir.SBlockRealize):
+        if isinstance(body, tirx.For):
+            loops.append(body)
+        body = body.body if isinstance(body, tirx.For) else body.seq[-1]
+    return loops, body
+
+
 def _with(loop: Any, body: Any, annotations: Mapping[str, Any]) -> Any:
     return tirx.For(
         loop.loop_var, loop.min, loop.extent, loop.kind, body, loop.thread_binding, annotations or None

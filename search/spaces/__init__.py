@@ -29,7 +29,6 @@ READABLE: dict[str, Callable[[Workload, Target], Space]] = {
     "amx/1": amx.AmxSpace,
     "contraction/1": contraction.ContractionSpace,
     "contraction/2": contraction.ContractionSpace,
-    "halves/1": halves.HalvesSpace,
     "winograd/1": winograd.WinogradSpace,
 }
 """Also former versions whose decisions are named and mean the same: models still learn from their records."""

@@ -350,13 +350,17 @@ class TiledSpace(TemplateSpace):
 
     def _begin(self, s: Schedule, core: Any, inlined: Sequence[str]) -> Any:
         """Keeps the sums of ``core`` in registers; gives the block that stores them."""
-        for name in (*inlined, *self._sum.beside, *self._sum.after[:-1]):
-            s.compute_inline(s.get_sblock(name))
+        self._inline(s, inlined)
         if not self._sum.after:
             return s.cache_write(core, 0, "local")
         last = s.get_sblock(self._sum.after[-1])
         s.set_scope(core, 0, "local")
         return last
+
+    def _inline(self, s: Schedule, inlined: Sequence[str]) -> None:
+        """Leaves of what stands around the sum only the block that ends the kernel."""
+        for name in (*inlined, *self._sum.beside, *self._sum.after[:-1]):
+            s.compute_inline(s.get_sblock(name))
 
     def _end(
         self,

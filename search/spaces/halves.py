@@ -7,8 +7,11 @@ the time.
 
 - ``x``: columns of outputs of a tile, in one register or two.
 - ``order``, ``rows``: which tiles come one after another, as in ``contraction``.
+- ``passes``: in how many of these the sums of all tiles are added up, each over a part of the terms, so that
+  what a pass reads stays in the caches. Between passes sums are in memory.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -28,13 +31,20 @@ from search.vectors import Vectors
 SPACE_NAME = "halves/2"
 
 COLUMNS = tuple(range(2, 2 * amx.MOST_ROWS + 1))
+PASSES = (1, 2, 3, 4, 6, 8, 12)
 
 _LINE = 64  # bytes
 _LINE_CYCLES = 7  # from the last level of caches
-_FAR_CYCLES = 12  # from there or from memory, which depends on the model
+_FAR_CYCLES = 20  # from memory
 _PRODUCT = 30  # with what is loaded for it
+_LEAST_CHUNKS = 4  # of terms, in a pass
 _MOST_LINES = 2 * ahead.LINES  # to fetch beside three products of each register
 _NEAR = 3 << 19  # bytes that the second level of caches holds: of two megabytes where there is such a unit
+
+
+def _passes(chunks: int) -> list[int]:
+    """In how many passes over the terms it may be worth adding them up."""
+    return [n for n in PASSES if n == 1 or (chunks % n == 0 and chunks // n >= _LEAST_CHUNKS)]
 
 
 class HalvesSpace(UnitSpace):
@@ -55,8 +65,10 @@ class HalvesSpace(UnitSpace):
             "order": ("weights", "inputs"),
             "x": COLUMNS,
             "rows": ROWS_OF_TILES,
+            "passes": PASSES,
         }
         constraints: list[Constraint] = [
+            lambda passes: passes in _passes(about.terms[0]),
             lambda x: columns % x == 0 and amx.registers_for(x) * self._blocks <= halves.SUMS,
             lambda x: amx.registers_for(x) <= 2,
             lambda order, x, rows: self._has_rows(order, 1, x, rows),
@@ -78,54 +90,67 @@ class HalvesSpace(UnitSpace):
         """Vectors of channels of a tile."""
         return self._lanes // amx.LANES
 
-    def _cost(self, order: str, x: int, rows: int) -> tuple[float, ...]:  # type: ignore[override]
+    def _cost(self, order: str, x: int, rows: int, passes: int) -> tuple[float, ...]:  # type: ignore[override]
         """Cycles: of products, of sums stored, of bytes from beyond the second level of caches."""
         about, threads = self._sum, self._vectors.threads
         registers = amx.registers_for(x) * self._blocks
         steps = math.prod(about.terms) // about.terms[-1]
         tiles = self._tiles(order, 1, 1, x, rows)
         _, turns, imbalance = self._turns(tiles)
-        cycles = math.prod(tiles) * registers * (steps * _PRODUCT + STORED) + turns * ALLOTTED
-        busy = cycles * imbalance / threads
+        cycles = math.prod(tiles) * registers * (steps * _PRODUCT + STORED * passes)
+        busy = (cycles + turns * ALLOTTED) * imbalance / threads
         parts = math.prod(tiles[:-3])
         weights = about.weight_bytes / (1 if parts >= threads else threads)
         waiting = weights / _LINE * _FAR_CYCLES
         if self._fetches_ahead(tiles):
             waiting = max(0.0, waiting - busy / max(1.0, parts / threads))
-        moved = self._fetched_bytes(tiles) - weights + self._fetched_again(tiles)
-        return busy + waiting + moved / _LINE * _LINE_CYCLES, -x, -rows
+        moved = self._fetched_bytes(tiles) - weights + self._fetched_again(tiles, passes)
+        again = 0.0 if passes == 1 else 2 * self.workload.args[-1].bytes / threads  # what follows the sums
+        return busy + waiting + (moved + again) / _LINE * _LINE_CYCLES, -x, -rows
 
-    def _fetched_again(self, tiles: Sequence[int]) -> float:
+    def _fetched_again(self, tiles: Sequence[int], passes: int) -> float:
         """Bytes that a core takes from beyond its caches more than once, for want of room."""
         about, threads, parts = self._sum, self._vectors.threads, math.prod(tiles[:-3])
         along, inputs, weights = tiles[-3], about.input_bytes / parts, about.weight_bytes
         turns = max(1.0, parts / threads)
-        again = (
-            0.0 if inputs + weights / along <= _NEAR else (along * parts / max(parts, threads) - 1) * inputs
-        )
+        # A core's rows are so far apart that they lie in some sets of the caches only.
+        held = about.input_bytes + 2 * weights / along
+        again = 0.0 if held <= _NEAR * passes else (along * parts / max(parts, threads) - 1) * inputs
         return turns * again + (0.0 if inputs + weights <= _NEAR else (turns - 1) * weights)
 
-    def _apply(self, s: Schedule, order: str, x: int, rows: int) -> None:  # type: ignore[override]
+    def _apply(self, s: Schedule, order: str, x: int, rows: int, passes: int) -> None:  # type: ignore[override]
         about = self._sum
         core = s.get_sblock(about.name)
         for name in about.padding:
             self._halve(s, s.get_sblock(name))
-        last = self._begin(s, core, about.placed[:-1])
-        sums = s.cache_write(core, 0, "local")
+        if passes > 1:
+            self._inline(s, about.placed[:-1])
+        else:
+            last = self._begin(s, core, about.placed[:-1])
+            sums = s.cache_write(core, 0, "local")
         tiles, (yi, xi, ci, lane), reduced = self._cut(s, core, order, 1, 1, x, rows)
         *window, part, terms, products = reduced
-        s.reorder(*tiles, *window, yi, ci, part, xi, lane, terms, products)
+        one, window[0] = s.split(window[0], [passes, None])
+        s.reorder(*tiles, one, *window, yi, ci, part, xi, lane, terms, products)
         extents = self._tiles(order, 1, 1, x, rows)
         if self._fetches_ahead(extents):
-            *_, along, down, across = extents
-            again = down * across * math.prod(about.terms[:-3])
-            window[-1] = ahead.mark(s, window[-1], again, about.weight_bytes // along, self._weights)
+            again = self._times(extents) // int(s.get(window[-1]).extent)
+            window[-1] = ahead.mark(s, window[-1], again, about.weight_bytes // extents[-3], self._weights)
         tile = halves.Tile(x, self._blocks, about.terms[-1], about.stride or 1)
         at = self._share(s, tiles, halves.MARK, tile.text)
+        if passes > 1:
+            within = itertools.takewhile(lambda n: s.get(n) != s.get(one), s.get_loops(core)[1:])
+            s.reorder(one, *within)
+            s.vectorize(s.get_loops(s.decompose_reduction(core, one))[-1])
+            s.annotate(at, halves.RESUMED, tile.text)
+            s.tensorize(part, tile.name("additions"))
+            for name in (about.placed or about.after)[-1:]:
+                self._spread(s, s.get_sblock(name))
+            return
         s.reverse_compute_at(sums, at, preserve_unit_loops=True)
         s.reverse_compute_at(last, at, preserve_unit_loops=True)
         self._store(s, last)
-        zeros = s.decompose_reduction(core, window[0])
+        zeros = s.decompose_reduction(core, one)
         s.tensorize(s.get_loops(zeros)[-2], tile.name("zeros"))
         s.tensorize(part, tile.name("products"))
         s.tensorize(s.get_loops(sums)[-2], tile.name("sums"))
@@ -134,10 +159,13 @@ class HalvesSpace(UnitSpace):
 
     def _fetches_ahead(self, tiles: Sequence[int]) -> bool:
         """Whether weights are used rarely, and tiles have the time to fetch those of others meanwhile."""
-        about, (along, down, across) = self._sum, tiles[-3:]
-        times = down * across * math.prod(about.terms[:-2])
-        lines = about.weight_bytes / along / _LINE / times
+        about, along = self._sum, tiles[-3]
+        lines = about.weight_bytes / along / _LINE / self._times(tiles)
         return along > 1 and ahead.pays(math.prod(about.spatial[:-1])) and lines <= _MOST_LINES
+
+    def _times(self, tiles: Sequence[int]) -> int:
+        """How often products are added with weights of one tile."""
+        return math.prod(tiles[-2:]) * math.prod(self._sum.terms[:-2])
 
     def _halve(self, s: Schedule, block: Any) -> None:
         """Takes numbers apart on all cores, in vectors: both halves of one after another."""

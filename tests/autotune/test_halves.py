@@ -147,6 +147,27 @@ def test_tvm_takes_each_schedule(stride: int) -> None:
         apply_trace(module_of(work), space.realize(draft, np.random.default_rng(0)).trace)
 
 
+@needs_unit
+@pytest.mark.parametrize(
+    ("net", "shape"),
+    [
+        (torch.nn.Sequential(torch.nn.Linear(500, 72), torch.nn.ReLU()), (40, 500)),
+        (torch.nn.Linear(256, 32), (32, 256)),  # nothing follows the sums
+        (Convolution(256, 72, kernel_size=3, padding=1, stride=2), (1, 256, 9, 13)),
+    ],
+)
+@pytest.mark.usefixtures("always")
+def test_sums_may_be_added_up_in_passes(net: torch.nn.Module, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    model = lowered(net.eval(), x)
+    work, rng = halved(model), np.random.default_rng(0)
+    space = HalvesSpace(work, HERE)
+    drafts = [d for d in enumerate_drafts(space) if int(space.configuration(d)["passes"]) > 1]
+    traces = [space.realize(d, rng).trace for d in (drafts[0], drafts[len(drafts) // 2], drafts[-1])]
+    found = [outputs_of(model, {work.hash: t}, x.numpy(), target=HERE)[0] for t in traces]
+    check(net, x, np.stack(found))
+
+
 @pytest.mark.usefixtures("always")
 def test_the_matrix_unit_is_asked_for_allotted_and_freed() -> None:
     work = halved(lowered(*small(), target=ELSEWHERE))
