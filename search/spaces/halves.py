@@ -123,11 +123,11 @@ class HalvesSpace(UnitSpace):
         core = s.get_sblock(about.name)
         for name in about.padding:
             self._halve(s, s.get_sblock(name))
-        if passes > 1:
-            self._inline(s, about.placed[:-1])
-        else:
+        if passes == 1:
             last = self._begin(s, core, about.placed[:-1])
             sums = s.cache_write(core, 0, "local")
+        else:
+            self._inline(s, about.placed[:-1])
         tiles, (yi, xi, ci, lane), reduced = self._cut(s, core, order, 1, 1, x, rows)
         *window, part, terms, products = reduced
         one, window[0] = s.split(window[0], [passes, None])
@@ -138,24 +138,25 @@ class HalvesSpace(UnitSpace):
             window[-1] = ahead.mark(s, window[-1], again, about.weight_bytes // extents[-3], self._weights)
         tile = halves.Tile(x, self._blocks, about.terms[-1], about.stride or 1)
         at = self._share(s, tiles, halves.MARK, tile.text)
-        if passes > 1:
-            within = itertools.takewhile(lambda n: s.get(n) != s.get(one), s.get_loops(core)[1:])
-            s.reorder(one, *within)
+        if passes == 1:
+            s.reverse_compute_at(sums, at, preserve_unit_loops=True)
+            s.reverse_compute_at(last, at, preserve_unit_loops=True)
+            self._store(s, last)
+            s.tensorize(s.get_loops(s.decompose_reduction(core, one))[-2], tile.name("zeros"))
+            s.tensorize(part, tile.name("products"))
+            s.tensorize(s.get_loops(sums)[-2], tile.name("sums"))
+            ends = about.placed
+        else:
+            s.reorder(one, *itertools.takewhile(lambda n: s.get(n) != s.get(one), s.get_loops(core)[1:]))
             s.vectorize(s.get_loops(s.decompose_reduction(core, one))[-1])
             s.annotate(at, halves.RESUMED, tile.text)
             s.tensorize(part, tile.name("additions"))
-            for name in (about.placed or about.after)[-1:]:
-                self._spread(s, s.get_sblock(name))
-            return
-        s.reverse_compute_at(sums, at, preserve_unit_loops=True)
-        s.reverse_compute_at(last, at, preserve_unit_loops=True)
-        self._store(s, last)
-        zeros = s.decompose_reduction(core, one)
-        s.tensorize(s.get_loops(zeros)[-2], tile.name("zeros"))
-        s.tensorize(part, tile.name("products"))
-        s.tensorize(s.get_loops(sums)[-2], tile.name("sums"))
-        if about.placed:
-            self._spread(s, s.get_sblock(about.placed[-1]))
+            ends = about.placed or about.after
+        for name in ends[-1:]:
+            block = s.get_sblock(name)
+            if len(loops := s.get_loops(block)) == 2:
+                s.add_unit_loop(loops[0])  # rows are shared out as lines are
+            self._spread(s, block)
 
     def _fetches_ahead(self, tiles: Sequence[int]) -> bool:
         """Whether weights are used rarely, and tiles have the time to fetch those of others meanwhile."""
