@@ -71,27 +71,30 @@ def test_times_are_plausible(pool: Pool) -> None:
     assert all(0 < s < 1 for m in results for s in m.samples_s)
 
 
+ALIKE = pytest.mark.slow  # goes the way of another in the list
+
+
 @pytest.mark.parametrize(
     ("fault", "kind", "text"),
     [
         ("build-crash", ErrorKind.CRASH, "SIGSEGV"),
         ("build-leave", ErrorKind.CRASH, "exited with 7"),
-        ("build-killed", ErrorKind.CRASH, "SIGKILL"),
+        pytest.param("build-killed", ErrorKind.CRASH, "SIGKILL", marks=ALIKE),
         ("build-loop", ErrorKind.BUILD_TIMEOUT, "3 s"),
         ("build-throw", ErrorKind.BUILD_ERROR, "compiler says no"),
-        ("build-hog", ErrorKind.OUT_OF_MEMORY, "Unable to allocate 100"),
+        pytest.param("build-hog", ErrorKind.OUT_OF_MEMORY, "Unable to allocate 100", marks=ALIKE),
         ("build-abort", ErrorKind.OUT_OF_MEMORY, "SIGABRT: LLVM ERROR: out of memory"),
         ("run-crash", ErrorKind.CRASH, "SIGSEGV"),
-        ("run-killed", ErrorKind.CRASH, "SIGKILL"),
+        pytest.param("run-killed", ErrorKind.CRASH, "SIGKILL", marks=ALIKE),
         ("run-loop", ErrorKind.RUN_TIMEOUT, "3 s"),
         ("run-deaf_loop", ErrorKind.RUN_TIMEOUT, "3 s"),
-        ("run-throw", ErrorKind.RUN_ERROR, "compiler says no"),
+        pytest.param("run-throw", ErrorKind.RUN_ERROR, "compiler says no", marks=ALIKE),
         ("run-hog", ErrorKind.OUT_OF_MEMORY, "Unable to allocate 100"),
         ("run-wrong", ErrorKind.WRONG_OUTPUT, "tolerance"),
         ("run-nan", ErrorKind.WRONG_OUTPUT, "NaN"),
         ("run-silent", ErrorKind.WRONG_OUTPUT, "NaN"),  # never wrote its output, which was full of NaN
         ("run-after", ErrorKind.OUT_OF_BOUNDS, "outside of output 0"),
-        ("run-before", ErrorKind.OUT_OF_BOUNDS, "outside of output 0"),
+        pytest.param("run-before", ErrorKind.OUT_OF_BOUNDS, "outside of output 0", marks=ALIKE),
         ("run-into_input", ErrorKind.OUT_OF_BOUNDS, "into input 0"),
     ],
 )
