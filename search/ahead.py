@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from tvm import tirx
 from tvm.s_tir import Schedule
-from tvm.sym import Analyzer
 from tvm.tirx.analysis import undefined_vars
 
 from search import marks
@@ -64,10 +63,9 @@ def _fetch(outer: Sequence[Any], weights: Any) -> Any:
 
     The weights of a tile lie together: those of the next tile that needs others follow them.
     """
-    inner, realized = marks.innermost(outer[-1].body)
-    block, values, terms = realized.block, Analyzer(), set[Any]()
+    inner, realized, values = marks.innermost(outer[-1].body)
+    block, terms = realized.block, set[Any]()
     for axis, value in zip(block.iter_vars, realized.iter_values, strict=True):
-        values.bind(axis.var, value)
         if axis.iter_type == tirx.IterVar.CommReduce:
             terms |= set(undefined_vars(value))
     read = next(r for r in block.reads if r.source.same_as(weights))

@@ -179,15 +179,19 @@ def _number(tile: Tile, offset: Any, nth: Any) -> Any:
     return tirx.Cast("int8", (line * tile.vectors + vector) * tile.registers + nth)
 
 
+def _operand(register: Any) -> Any:
+    return tirx.const(register, "int8") if isinstance(register, int) else register
+
+
 def zero(register: Any) -> Any:
     """Sets a register to zeros."""
-    return tirx.call_llvm_intrin("void", "llvm.x86.tilezero", register)
+    return tirx.call_llvm_intrin("void", "llvm.x86.tilezero", _operand(register))
 
 
-def load(register: int, first: Any, apart: Any) -> Any:
+def load(register: Any, first: Any, apart: Any) -> Any:
     """Rows from memory, the first at an address, the others so many bytes ``apart``."""
-    register, apart = tirx.const(register, "int8"), tirx.Cast("int64", apart)
-    return tirx.call_llvm_intrin("void", "llvm.x86.tileloadd64", register, first, apart)
+    apart = tirx.Cast("int64", apart)
+    return tirx.call_llvm_intrin("void", "llvm.x86.tileloadd64", _operand(register), first, apart)
 
 
 def _multiply(register: Any) -> Any:
@@ -197,7 +201,8 @@ def _multiply(register: Any) -> Any:
 
 def store(register: Any, first: Any, apart: Any) -> Any:
     """Rows to memory, as of ``load``."""
-    return tirx.call_llvm_intrin("void", "llvm.x86.tilestored64", register, first, tirx.Cast("int64", apart))
+    apart = tirx.Cast("int64", apart)
+    return tirx.call_llvm_intrin("void", "llvm.x86.tilestored64", _operand(register), first, apart)
 
 
 def emit(calls: Iterable[Any]) -> None:

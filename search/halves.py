@@ -9,8 +9,9 @@ Intelligence Datatype For Higher-Precision Computations, ARITH 2019). PyTorch ca
 Halves of inputs lie in memory as bits of 16, since TVM widens what is of bfloat16 within a kernel.
 """
 
+import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache
 from typing import Any
@@ -18,7 +19,6 @@ from typing import Any
 from tvm import tirx
 from tvm.s_tir import TensorIntrin
 from tvm.script import tirx as T
-from tvm.sym import Analyzer
 
 from search import amx, marks
 
@@ -115,25 +115,21 @@ def configured(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
 def resumed(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
     """The body of a marked loop between what loads a tile's sums from memory and what stores them there."""
     tile = Tile.of(str(text))
-    inner, realized = marks.innermost(loops[-1].body)
-    values = Analyzer()
-    for axis, value in zip(realized.block.iter_vars, realized.iter_values, strict=True):
-        values.bind(axis.var, value)
+    inner, realized, values = marks.innermost(loops[-1].body)
     written = realized.block.writes[0]
     places = [values.simplify(r.min) for r in written.region]
     for loop in inner:
         values.bind(loop.loop_var, loop.min)
     *outer, row, channel = map(values.simplify, places)
     apart = int(written.source.shape[-1]) * amx.TERM_BYTES
-    registers = [(nth, vector) for nth in range(tile.registers) for vector in range(tile.vectors)]
 
-    def place(nth: int, vector: int) -> Any:
-        where = [*outer, row + nth * tile.rows, channel + vector * amx.LANES]
-        return tirx.address_of(tirx.BufferLoad(written.source, where))
+    def moved(instruction: Callable[..., Any]) -> Iterator[Any]:
+        for register, below, beside in _sums_of(tile):
+            where = [*outer, row + below, channel + beside]
+            address = tirx.address_of(tirx.BufferLoad(written.source, where))
+            yield tirx.Evaluate(instruction(register, address, apart))
 
-    loads = [amx.load(nth * tile.vectors + vector, place(nth, vector), apart) for nth, vector in registers]
-    stores = [amx.store(_sum(tile, nth, vector), place(nth, vector), apart) for nth, vector in registers]
-    return tirx.SeqStmt([*map(tirx.Evaluate, loads), loops[-1].body, *map(tirx.Evaluate, stores)])
+    return tirx.SeqStmt([*moved(amx.load), loops[-1].body, *moved(amx.store)])
 
 
 @cache
@@ -146,14 +142,20 @@ def _register(tile: Tile) -> None:
         TensorIntrin.register(f"{MARK}.{part}_{tile.text}", *both)
 
 
-def _sum(tile: Tile, nth: int, vector: int) -> Any:
+def _sums_of(tile: Tile) -> list[tuple[int, int, int]]:
+    """The registers of a tile's sums, with the first column and channel of each."""
+    both = itertools.product(range(tile.registers), range(tile.vectors))
+    return [(_sum(tile, nth, v), nth * tile.rows, v * amx.LANES) for nth, v in both]
+
+
+def _sum(tile: Tile, nth: int, vector: int) -> int:
     """The register of the ``nth`` columns' sums."""
-    return tirx.const(nth * tile.vectors + vector, "int8")
+    return nth * tile.vectors + vector
 
 
 def _multiply(tile: Tile, nth: int, vector: int, left: int, right: int) -> Any:
-    inputs, weights = (tirx.const(n, "int8") for n in (left, right))
-    return tirx.call_llvm_intrin("void", "llvm.x86.tdpbf16ps", _sum(tile, nth, vector), inputs, weights)
+    registers = (tirx.const(n, "int8") for n in (_sum(tile, nth, vector), left, right))
+    return tirx.call_llvm_intrin("void", "llvm.x86.tdpbf16ps", *registers)
 
 
 def _additions(tile: Tile, a: Any, b: Any) -> Iterator[Any]:
@@ -197,7 +199,7 @@ def _additions(tile: Tile, a: Any, b: Any) -> Iterator[Any]:
 
 def _zeros(tile: Tile) -> tuple[Any, Any]:
     def calls(_: Any) -> Iterator[Any]:
-        return (amx.zero(_sum(tile, n, v)) for n in range(tile.registers) for v in range(tile.vectors))
+        return (amx.zero(register) for register, _, _ in _sums_of(tile))
 
     return amx.zeros(tile.columns, amx.LANES * tile.vectors, "float32", calls)
 
@@ -241,9 +243,8 @@ def _products(tile: Tile, scope: str) -> tuple[Any, Any]:
 def _sums(tile: Tile) -> tuple[Any, Any]:
     def calls(_: Any, d: Any) -> Iterator[Any]:
         apart, _ = d.strides
-        for nth in range(tile.registers):
-            for vector in range(tile.vectors):
-                first = d.access_ptr("w", offset=nth * tile.rows * apart + vector * amx.LANES)
-                yield amx.store(_sum(tile, nth, vector), first, apart * amx.TERM_BYTES)
+        for register, below, beside in _sums_of(tile):
+            first = d.access_ptr("w", offset=below * apart + beside)
+            yield amx.store(register, first, apart * amx.TERM_BYTES)
 
     return amx.stored(tile.columns, amx.LANES * tile.vectors, "float32", calls)

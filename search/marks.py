@@ -9,6 +9,7 @@ from typing import Any
 
 import tvm
 from tvm import tirx
+from tvm.sym import Analyzer
 
 Meaning = Callable[[Any, Sequence[Any], Sequence[Any]], Any]
 """The new body of a marked loop: of the mark's value, the loops down to that one, the kernel's arguments."""
@@ -49,14 +50,17 @@ def _rewritten(
     return None
 
 
-def innermost(body: Any) -> tuple[list[Any], Any]:
-    """The loops down to a block, the last of those in a row, and the block in its place."""
+def innermost(body: Any) -> tuple[list[Any], Any, Analyzer]:
+    """The loops down to a block (of several in a row the last), the block, and what its axes are there."""
     loops = []
     while not isinstance(body, tvm.s_tir.SBlockRealize):
         if isinstance(body, tirx.For):
             loops.append(body)
         body = body.body if isinstance(body, tirx.For) else body.seq[-1]
-    return loops, body
+    values = Analyzer()
+    for axis, value in zip(body.block.iter_vars, body.iter_values, strict=True):
+        values.bind(axis.var, value)
+    return loops, body, values
 
 
 def _with(loop: Any, body: Any, annotations: Mapping[str, Any]) -> Any:

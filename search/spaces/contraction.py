@@ -312,11 +312,22 @@ class TiledSpace(TemplateSpace):
         Kernels share images out by lines, so that each core finds in its caches what it wrote. One that
         shares out channels reads what others wrote, and writes what others will read.
         """
-        about, threads = self._sum, self._vectors.threads
-        if math.prod(tiles[:-3]) >= threads:
-            return about.weight_bytes
-        passed = about.input_bytes + self.workload.args[-1].bytes / threads
-        return about.weight_bytes / threads + _FOREIGN * passed * (threads - 1) / threads
+        return self._weight_bytes(tiles) + self._foreign_bytes(tiles)
+
+    def _weight_bytes(self, tiles: Sequence[int]) -> float:
+        """Of the weights that a core uses: all, or its share of channels."""
+        return self._sum.weight_bytes / (self._vectors.threads if self._shares_channels(tiles) else 1)
+
+    def _foreign_bytes(self, tiles: Sequence[int]) -> float:
+        """What other cores wrote or will read, each byte as several."""
+        if not self._shares_channels(tiles):
+            return 0.0
+        threads = self._vectors.threads
+        passed = self._sum.input_bytes + self.workload.args[-1].bytes / threads
+        return _FOREIGN * passed * (threads - 1) / threads
+
+    def _shares_channels(self, tiles: Sequence[int]) -> bool:
+        return math.prod(tiles[:-3]) < self._vectors.threads
 
     def _cut(
         self, s: Schedule, core: Any, order: str, n: int, y: int, x: int, rows: int

@@ -20,6 +20,7 @@ from tvm.s_tir import Schedule
 from tvm.target import Target
 
 from search import ahead, amx, halves
+from search.ahead import LINE_BYTES
 from search.errors import UnsupportedWorkload
 from search.problem import Workload
 from search.spaces.amx import ALLOTTED, STORED, UnitSpace
@@ -33,7 +34,6 @@ SPACE_NAME = "halves/2"
 COLUMNS = tuple(range(2, 2 * amx.MOST_ROWS + 1))
 PASSES = (1, 2, 3, 4, 6, 8, 12)
 
-_LINE = 64  # bytes
 _LINE_CYCLES = 7  # from the last level of caches
 _FAR_CYCLES = 20  # from memory
 _PRODUCT = 30  # with what is loaded for it
@@ -99,14 +99,12 @@ class HalvesSpace(UnitSpace):
         _, turns, imbalance = self._turns(tiles)
         cycles = math.prod(tiles) * registers * (steps * _PRODUCT + STORED * passes)
         busy = (cycles + turns * ALLOTTED) * imbalance / threads
-        parts = math.prod(tiles[:-3])
-        weights = about.weight_bytes / (1 if parts >= threads else threads)
-        waiting = weights / _LINE * _FAR_CYCLES
+        waiting = self._weight_bytes(tiles) / LINE_BYTES * _FAR_CYCLES
         if self._fetches_ahead(tiles):
-            waiting = max(0.0, waiting - busy / max(1.0, parts / threads))
-        moved = self._fetched_bytes(tiles) - weights + self._fetched_again(tiles, passes)
+            waiting = max(0.0, waiting - busy / max(1.0, math.prod(tiles[:-3]) / threads))
+        moved = self._foreign_bytes(tiles) + self._fetched_again(tiles, passes)
         again = 0.0 if passes == 1 else 2 * self.workload.args[-1].bytes / threads  # what follows the sums
-        return busy + waiting + (moved + again) / _LINE * _LINE_CYCLES, -x, -rows
+        return busy + waiting + (moved + again) / LINE_BYTES * _LINE_CYCLES, -x, -rows
 
     def _fetched_again(self, tiles: Sequence[int], passes: int) -> float:
         """Bytes that a core takes from beyond its caches more than once, for want of room."""
@@ -130,8 +128,8 @@ class HalvesSpace(UnitSpace):
             self._inline(s, about.placed[:-1])
         tiles, (yi, xi, ci, lane), reduced = self._cut(s, core, order, 1, 1, x, rows)
         *window, part, terms, products = reduced
-        one, window[0] = s.split(window[0], [passes, None])
-        s.reorder(*tiles, one, *window, yi, ci, part, xi, lane, terms, products)
+        passed, window[0] = s.split(window[0], [passes, None])
+        s.reorder(*tiles, passed, *window, yi, ci, part, xi, lane, terms, products)
         extents = self._tiles(order, 1, 1, x, rows)
         if self._fetches_ahead(extents):
             again = self._times(extents) // int(s.get(window[-1]).extent)
@@ -142,13 +140,14 @@ class HalvesSpace(UnitSpace):
             s.reverse_compute_at(sums, at, preserve_unit_loops=True)
             s.reverse_compute_at(last, at, preserve_unit_loops=True)
             self._store(s, last)
-            s.tensorize(s.get_loops(s.decompose_reduction(core, one))[-2], tile.name("zeros"))
+            s.tensorize(s.get_loops(s.decompose_reduction(core, passed))[-2], tile.name("zeros"))
             s.tensorize(part, tile.name("products"))
             s.tensorize(s.get_loops(sums)[-2], tile.name("sums"))
             ends = about.placed
         else:
-            s.reorder(one, *itertools.takewhile(lambda n: s.get(n) != s.get(one), s.get_loops(core)[1:]))
-            s.vectorize(s.get_loops(s.decompose_reduction(core, one))[-1])
+            within = itertools.takewhile(lambda n: s.get(n) != s.get(passed), s.get_loops(core)[1:])
+            s.reorder(passed, *within)
+            s.vectorize(s.get_loops(s.decompose_reduction(core, passed))[-1])
             s.annotate(at, halves.RESUMED, tile.text)
             s.tensorize(part, tile.name("additions"))
             ends = about.placed or about.after
@@ -161,7 +160,7 @@ class HalvesSpace(UnitSpace):
     def _fetches_ahead(self, tiles: Sequence[int]) -> bool:
         """Whether weights are used rarely, and tiles have the time to fetch those of others meanwhile."""
         about, along = self._sum, tiles[-3]
-        lines = about.weight_bytes / along / _LINE / self._times(tiles)
+        lines = about.weight_bytes / along / LINE_BYTES / self._times(tiles)
         return along > 1 and ahead.pays(math.prod(about.spatial[:-1])) and lines <= _MOST_LINES
 
     def _times(self, tiles: Sequence[int]) -> int:

@@ -203,7 +203,7 @@ def test_weights_that_bfloat16_does_not_hold_stay_whole() -> None:
         ((768, 768), 128, 1, True),
         ((768, 768), 1, 1, False),  # a single row: weights are all that takes time
         ((3, 3, 256, 256), 14 * 14, 1, True),
-        ((960, 320), 7 * 7, 1, False),  # weights are read once, and not fetched ahead
+        ((960, 320), 7 * 7, 1, False),  # weights are read once, and waited for
         ((144, 24), 56 * 56, 1, False),  # to take numbers apart takes longer
         ((1, 1, 512, 1024), 14 * 14, 4, True),
         ((7, 7, 3, 64), 112 * 112, 4, False),  # three channels leave registers empty
