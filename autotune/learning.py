@@ -52,7 +52,8 @@ def read_groups(store: Store, hold_out: Sequence[str] = ()) -> Iterator[Group]:
             yield group.with_failed(store.wrong(group.workload.hash, group.conditions.target))
     if not found:
         raise TooLittleData(
-            f"{store} holds no kernel with enough measurements to learn from; `autotune collect` gathers them"
+            f"{store} holds no kernel with enough measurements of a quiet machine to learn from; "
+            "`autotune collect` gathers them"
         )
 
 

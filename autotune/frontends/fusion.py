@@ -4,10 +4,13 @@ TVM also fuses a transposition into the convolution before it. No tile of sums c
 ultraface's last convolutions took ten times as long as with a kernel of its own for the transposition.
 """
 
+import math
 from typing import Any
 
 import tvm
 from tvm import relax
+
+from autotune.frontends.fold import static_shape
 
 FUSABLE = 4  # TVM's kOutEWiseFusable: what follows element by element joins this kernel
 OPAQUE = 8  # a kernel of its own
@@ -40,10 +43,15 @@ def _keep_apart(module: tvm.IRModule, _: Any) -> tvm.IRModule:
                 continue
             function, inputs = call.args[0], [a for a in call.args[1] if isinstance(a, relax.Var)]
             pattern = int(module[function].attrs.get("op_pattern", OPAQUE))
-            behind = any(a in sums for a in inputs)
+            behind = any(a in sums and _is_whole(binding.var, a) for a in inputs)
             if pattern == FUSABLE or (pattern <= _BROADCAST and behind):
                 sums.add(binding.var)
             elif pattern == _INJECTIVE and behind and len(inputs) == 1:
                 moved.add(function)
     marked = {f: module[f].with_attr("op_pattern", OPAQUE) for f in moved}
     return tvm.IRModule({**dict(module.functions.items()), **marked})
+
+
+def _is_whole(result: Any, of: Any) -> bool:
+    """Whether there are as many elements as in what they are of; of parts, each belongs to what reads it."""
+    return math.prod(static_shape(result.ty) or ()) >= math.prod(static_shape(of.ty) or ())

@@ -19,11 +19,13 @@ from autotune.frontends.concatenation import split_concatenations
 from autotune.frontends.fold import fold_constants
 from autotune.frontends.fusion import fuse
 from autotune.frontends.layout import to_channels_last
+from autotune.frontends.merging import merge_branches
 from autotune.frontends.model import ModelInput, SourceModel, check_sizes, quiet
 from autotune.frontends.normalization import decompose_norms
 from autotune.frontends.packing import pack_weights
 from autotune.frontends.quantized.conversions import write_out_conversions
 from autotune.frontends.quantized.passes import prepare_bytes
+from autotune.frontends.reshapes import widen_products
 from autotune.frontends.transposed import to_convolutions
 from autotune.frontends.vectormath import vectorize_math
 from search.problem import Task, digest
@@ -92,6 +94,7 @@ def lower(source: SourceModel, target: Target) -> Model:
     module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
     module = prepare_bytes(fold_constants(decompose_norms(module)), target)
     module = split_concatenations(to_convolutions(fold_affine(module)))
+    module = merge_branches(widen_products(module))
     module = to_channels_last(module, target)
     module = write_out_conversions(pack_weights(vectorize_math(module, target), target))
     with target:

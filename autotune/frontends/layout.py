@@ -32,7 +32,7 @@ Order = tuple[int, ...]
 
 _GAIN = 0.95  # of the time: for less, reshapes are not worth their calls
 
-_ELEMENTWISE = {
+ELEMENTWISE = {
     f"relax.{name}"
     for name in (
         "abs", "acos", "acosh", "add", "asin", "asinh", "astype", "atan", "atan2", "atanh",
@@ -290,7 +290,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
     _RULES: ClassVar[list[tuple[set[str], Rule]]] = [
         (_CONVOLUTIONS, _convolution),
         (_IMAGES, _image),
-        (_ELEMENTWISE, _elementwise),
+        (ELEMENTWISE, _elementwise),
         (CONVERSIONS, _bytes),
         ({"relax.permute_dims"}, _transposition),
         (_STATISTICS, _statistic),

@@ -16,6 +16,7 @@ import numpy as np
 import tvm
 from tvm import relax, te, topi
 from tvm.relax.expr_functor import PyExprMutator, mutator
+from tvm.s_tir import Schedule
 from tvm.target import Target
 
 from autotune.frontends import halves, winograd
@@ -27,6 +28,7 @@ from search.vectors import Vectors
 
 _FLOATS = ("float32", "float64", "float16")
 _SHARED = 4  # rows: for fewer, packing at run time moves more than it saves
+_PART, _OF_PART = "part", "_of_part"  # names of a block, and of the kernels that have it
 _LEAST_SHARE = 4  # of a vector, a fourth: with fewer channels, terms are what vectors should hold
 
 
@@ -194,6 +196,15 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
             return None
         return value if _LEAST_SHARE * value.shape[-1] >= self._vectors(value).lanes else None
 
+    def _channels(self, x: Any) -> range | None:
+        """Which channels of a larger tensor a tensor consists of, if of some."""
+        call = self._bound(x)
+        if getattr(getattr(call, "op", None), "name", None) != "relax.strided_slice" or len(call.args) > 4:
+            return None
+        axes, begin, end = ([int(getattr(v, "value", v)) for v in a.fields] for a in call.args[1:4])
+        last = len(static_shape(call.ty) or ()) - 1
+        return range(begin[0], end[0]) if axes == [last] else None
+
     def _vectors(self, weight: Array) -> Vectors:
         return Vectors.of(self._target, str(weight.dtype))
 
@@ -207,9 +218,22 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
 
     def _emit(self, function: Any, name: str, x: Any, packed: Any) -> Any:
         attributes = {"op_pattern": FUSABLE}
+        if (channels := self._channels(x)) is not None:
+            x, function, name = self._bound(x).args[0], _of_part(function, channels), name + _OF_PART
         if isinstance(packed, np.ndarray):
             packed = relax.const(packed, str(packed.dtype))  # by default, doubles would become singles
         return self.builder_.call_te(function, x, packed, primfunc_name_hint=name, primfunc_attrs=attributes)
+
+
+def _of_part(function: Any, channels: range) -> Any:
+    """The function of a tensor, as one of a tensor that has these channels among others."""
+
+    def of_whole(x: te.Tensor, w: te.Tensor) -> te.Tensor:
+        shape = (*x.shape[:-1], len(channels))
+        part = te.compute(shape, lambda *i: x(*i[:-1], i[-1] + channels.start), name=_PART)
+        return function(part, w)
+
+    return of_whole
 
 
 def _unrepeated(value: Array) -> Array:
@@ -248,4 +272,14 @@ def pack_weights(module: tvm.IRModule, target: Target) -> tvm.IRModule:
     main = packer.visit_expr(module["main"])
     packed = packer.builder_.get()
     packed.update_func(packed.get_global_var("main"), main)
+    for name, function in packed.functions.items():
+        if name.name_hint.endswith(_OF_PART):
+            packed.update_func(name, _in_place(function))
     return relax.transform.DeadCodeElimination()(packed)
+
+
+def _in_place(function: Any) -> Any:
+    """A kernel that reads its part of a tensor where that is."""
+    schedule = Schedule(tvm.IRModule({"main": function}))
+    schedule.compute_inline(schedule.get_sblock(_PART))
+    return schedule.mod["main"]

@@ -1,0 +1,90 @@
+"""Products of matrices and what follows them, without the reshapes around them.
+
+PyTorch makes a matrix of [1, 128, 768] before a linear layer and the old shape of its result; a kernel then
+ends at each reshape, though the elements stay where they are. Here such a layer, and attention's products of
+[12, 128, 64], work on all dimensions that there were: what follows element by element joins their kernels.
+"""
+
+from typing import Any
+
+import tvm
+from tvm import relax
+from tvm.relax.expr_functor import PyExprMutator, mutator
+
+from autotune.frontends.fold import constant, static_shape, tidied, with_main
+from autotune.frontends.layout import ELEMENTWISE
+
+
+@mutator
+class _Widener(PyExprMutator):  # type: ignore[misc]
+    """Notes for each variable of merged outer dimensions the tensor with all of them, and computes with that."""
+
+    def __init__(self, module: tvm.IRModule) -> None:
+        super().__init__(module)
+        self._wide: dict[Any, Any] = {}
+
+    def visit_var_binding_(self, binding: Any) -> None:
+        call, shape = binding.value, _shape(binding.value)
+        wide = self._widened(call) if isinstance(call, relax.Call) and shape else None
+        if wide is None:
+            super().visit_var_binding_(binding)
+            return
+        if _shape(wide) != shape:
+            self._wide[binding.var] = wide
+            wide = relax.op.reshape(wide, shape)
+        super().visit_var_binding_(relax.VarBinding(binding.var, wide))
+
+    def _widened(self, call: Any) -> Any:
+        """The result with all of its outer dimensions; None where there are no more than it has."""
+        match name := getattr(call.op, "name", None):
+            case "relax.reshape":
+                source = self._of(call.args[0])
+                return source if _shape(source)[-1:] == _shape(call)[-1:] else None
+            case "relax.broadcast_to":
+                source = self._of(call.args[0])
+                return source if _shape(call.args[0]) == _shape(call) else None
+            case "relax.matmul":
+                return self._product(call, *map(self._of, call.args))
+            case _ if name in ELEMENTWISE:
+                return self._elementwise(call)
+        return None
+
+    def _of(self, expr: Any) -> Any:
+        found = self._wide.get(expr) if isinstance(expr, relax.Var) else None
+        return self.visit_expr(expr) if found is None else found
+
+    def _product(self, call: Any, left: Any, right: Any) -> Any:
+        """Of a tensor and a constant matrix, or of two tensors of equal outer dimensions."""
+        merged, (*outer, _, _), own = _shape(call.args[0]), _shape(right) or (0, 0), _shape(left)
+        if merged == own or constant(right) is None and (own[:-2] != (*outer,) or own[-2:] != merged[-2:]):
+            return None
+        if constant(right) is not None and outer:
+            return None
+        return self._emitted(call, [left, right])
+
+    def _elementwise(self, call: Any) -> Any:
+        """Of tensors of the same dimensions, and of constants along the innermost one."""
+        arguments = [self._of(a) for a in call.args]
+        shapes = {_shape(w) for a, w in zip(call.args, arguments, strict=True) if a in self._wide}
+        others = [a for a in call.args if a not in self._wide]
+        if len(shapes) != 1 or not all(_is_flat(a) for a in others):
+            return None
+        return self._emitted(call, arguments)
+
+    def _emitted(self, call: Any, arguments: list[Any]) -> Any:
+        return self.builder_.emit(relax.Call(call.op, arguments, call.attrs, call.ty_args))
+
+
+def _is_flat(argument: Any) -> bool:
+    """Whether an argument is no tensor, or one number, or one for each place along the innermost dimension."""
+    return not isinstance(argument.ty, relax.TensorType) or len(_shape(argument)) <= 1
+
+
+def widen_products(module: tvm.IRModule) -> tvm.IRModule:
+    """Lets products in ``main``, and what follows them, keep the outer dimensions that reshapes merged."""
+    main = _Widener(module).visit_expr(module["main"])
+    return tidied(with_main(module, main))
+
+
+def _shape(expr: Any) -> tuple[int, ...]:
+    return static_shape(expr.ty) or ()
