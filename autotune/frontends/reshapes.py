@@ -17,11 +17,15 @@ from autotune.frontends.layout import ELEMENTWISE
 
 @mutator
 class _Widener(PyExprMutator):  # type: ignore[misc]
-    """Notes for each variable of merged outer dimensions the tensor with all of them, and computes with that."""
+    """Notes for a variable whose outer dimensions are merged the tensor that has all; computes with that."""
 
     def __init__(self, module: tvm.IRModule) -> None:
         super().__init__(module)
         self._wide: dict[Any, Any] = {}
+
+    def visit_dataflow_block_(self, block: Any) -> Any:
+        self._wide.clear()  # they are variables of the block before
+        return super().visit_dataflow_block_(block)
 
     def visit_var_binding_(self, binding: Any) -> None:
         call, shape = binding.value, _shape(binding.value)
@@ -39,7 +43,7 @@ class _Widener(PyExprMutator):  # type: ignore[misc]
         match name := getattr(call.op, "name", None):
             case "relax.reshape":
                 source = self._of(call.args[0])
-                return source if _shape(source)[-1:] == _shape(call)[-1:] else None
+                return source if _is_merged(_shape(call), _shape(source)) else None
             case "relax.broadcast_to":
                 source = self._of(call.args[0])
                 return source if _shape(call.args[0]) == _shape(call) else None
@@ -55,12 +59,15 @@ class _Widener(PyExprMutator):  # type: ignore[misc]
 
     def _product(self, call: Any, left: Any, right: Any) -> Any:
         """Of a tensor and a constant matrix, or of two tensors of equal outer dimensions."""
-        merged, (*outer, _, _), own = _shape(call.args[0]), _shape(right) or (0, 0), _shape(left)
-        if merged == own or constant(right) is None and (own[:-2] != (*outer,) or own[-2:] != merged[-2:]):
+        if _shape(left) == _shape(call.args[0]):
             return None
-        if constant(right) is not None and outer:
-            return None
-        return self._emitted(call, [left, right])
+        if constant(right) is not None:
+            alike = len(_shape(right)) == 2
+        else:
+            pairs = zip((left, right), call.args, strict=True)
+            alike = all(_shape(wide)[-2:] == _shape(own)[-2:] for wide, own in pairs)
+            alike = alike and _shape(left)[:-2] == _shape(right)[:-2]
+        return self._emitted(call, [left, right]) if alike else None
 
     def _elementwise(self, call: Any) -> Any:
         """Of tensors of the same dimensions, and of constants along the innermost one."""
@@ -75,8 +82,13 @@ class _Widener(PyExprMutator):  # type: ignore[misc]
         return self.builder_.emit(relax.Call(call.op, arguments, call.attrs, call.ty_args))
 
 
+def _is_merged(shape: tuple[int, ...], wide: tuple[int, ...]) -> bool:
+    """Whether a shape is another one with some outer dimensions merged, or the same."""
+    return shape == wide or (len(shape) < len(wide) and shape[-1:] == wide[-1:])
+
+
 def _is_flat(argument: Any) -> bool:
-    """Whether an argument is no tensor, or one number, or one for each place along the innermost dimension."""
+    """Whether an argument is no tensor, or one of at most the innermost dimension."""
     return not isinstance(argument.ty, relax.TensorType) or len(_shape(argument)) <= 1
 
 

@@ -103,7 +103,12 @@ def error_of(model: Model) -> float:
     return max(relative_error(o, e) for o, e in zip(outputs, expected, strict=True))
 
 
-@pytest.mark.parametrize("name", CASES)
+ALIKE = {"clip", "instance norm", "norm of one axis", "larger", "pixel shuffle", "three axes"}  # as another
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in ALIKE else name for name in CASES]
+)
 def test_little_is_transposed_and_all_is_right(name: str) -> None:
     module, shape, most = CASES[name]
     model = lowered(module, shape)

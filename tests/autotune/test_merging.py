@@ -1,4 +1,4 @@
-"""Branches of one tensor as one kernel, where what follows reads its channels in place; equal to those apart."""
+"""Branches of one tensor as one kernel, of which what follows reads its part; equal to those apart."""
 
 import numpy as np
 import pytest

@@ -173,13 +173,21 @@ def test_a_function_of_one_s_own(tmp_path: Path) -> None:
     assert np.abs(kernel(a, b)[0] - a @ b).max() < 1e-4
 
 
-def test_interrupted_killed_and_started_again(tmp_path: Path) -> None:
-    """Ctrl-C, then SIGKILL: all that was stored stays, and the same run goes on to its end."""
+@pytest.mark.parametrize(
+    "ends",
+    [
+        [(signal.SIGINT, 130)],
+        pytest.param([(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)], marks=pytest.mark.slow),
+    ],
+    ids=["interrupted", "and killed"],
+)
+def test_interrupted_and_started_again(tmp_path: Path, ends: list[tuple[int, int]]) -> None:
+    """Ctrl-C, or SIGKILL: all that was stored stays, and the same run goes on to its end."""
     database, out = tmp_path / "db", tmp_path / "out"
     command = [sys.executable, "-m", "autotune.cli", "run", "mlp", "--tasks", "fused_matmul2_add2"]
     command += ["--trials", "9", "--db", str(database), "--out", str(out), "--json"]
     stored = 0
-    for number, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+    for number, code in ends:
         goal = stored + 2
         process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         while process.poll() is None and _rows(database) < goal:
@@ -198,7 +206,8 @@ def test_interrupted_killed_and_started_again(tmp_path: Path) -> None:
         assert 9 <= run.measured <= 10  # one may have been stored but not counted when the process died
 
 
-@pytest.mark.parametrize("error", [pytest.param(NoRecords("x"), marks=pytest.mark.slow), OSError(28, "full")])
+@pytest.mark.slow
+@pytest.mark.parametrize("error", [NoRecords("x"), OSError(28, "full")])
 def test_what_a_person_can_mend_leaves_the_run_resumable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

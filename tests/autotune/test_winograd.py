@@ -1,5 +1,7 @@
 """Winograd's convolutions: chosen where they pay, and equal to the direct sum."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -68,24 +70,23 @@ class Net(torch.nn.Module):
 SMALL, LARGE, FIVE, NONE = Axis(3, 4), Axis(3, 6), Axis(5, 6), Axis(1, 1)
 
 
+FORMS = [
+    Form(LARGE, LARGE), Form(SMALL, SMALL), Form(SMALL, LARGE),
+    Form(FIVE, FIVE), Form(NONE, FIVE), Form(LARGE, NONE),
+]  # fmt: skip
+SHAPES = [((1, 16, 12, 12), 32, 1), ((2, 20, 23, 27), 40, 1), ((1, 24, 13, 14), 50, 0)]
+PAIRS = list(itertools.product(enumerate(FORMS), enumerate(SHAPES)))
+
+
 @pytest.mark.parametrize(
-    "form",
+    ("form", "shape", "outputs", "padding"),
     [
-        Form(LARGE, LARGE),
-        Form(SMALL, SMALL),
-        Form(SMALL, LARGE),
-        Form(FIVE, FIVE),
-        Form(NONE, FIVE),
-        Form(LARGE, NONE),
+        pytest.param(form, *shape, id=f"{form}-{n}", marks=() if (m + n) % 3 == 0 else pytest.mark.slow)
+        for (m, form), (n, shape) in PAIRS
     ],
-    ids=str,
-)
-@pytest.mark.parametrize(
-    ("shape", "outputs", "padding"),
-    [((1, 16, 12, 12), 32, 1), ((2, 20, 23, 27), 40, 1), ((1, 24, 13, 14), 50, 0)],
 )
 def test_every_tile_computes_the_direct_sum(
-    shape: tuple[int, ...], outputs: int, padding: int, form: Form, monkeypatch: pytest.MonkeyPatch
+    form: Form, shape: tuple[int, ...], outputs: int, padding: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(winograd, "form_for", lambda *_: form)
     torch.manual_seed(0)
