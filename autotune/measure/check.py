@@ -131,6 +131,7 @@ def _magnitude(array: Array) -> float:
 
 INPUT_KINDS = ("normal", "wide", "constant", "denormal", "edge")
 
+_DENORMAL = 1 / 16  # of all: processors take sixteen times as long over them
 _INSIDE = 2.0**-5  # its square, times the root of a few thousand terms, is small
 
 
@@ -141,9 +142,9 @@ def make_input(spec: TensorSpec, kind: str, rng: np.random.Generator) -> Array:
     - ``wide``: both signs, magnitudes from 1e-3 to 1e3 (less where the square of the square would overflow),
       so that an element read from the wrong place stands out.
     - ``constant``: one value everywhere, so that a term added twice or never stands out from rounding.
-    - ``denormal``: half are normal, the others below or just above the smallest normal number. Code that
-      takes them for zero loses nothing that shows in a sum; code that then divides by zero, or mistakes
-      their bits, shows as NaN, infinity or garbage.
+    - ``denormal``: one in sixteen, the last among them, lies below or just above the smallest normal number,
+      the others are normal. Code that takes them for zero loses nothing that shows in a sum; code that then
+      divides by zero, or mistakes their bits, shows as NaN, infinity or garbage.
     - ``edge``: 32 times smaller for every axis along which it is not the last element. So the last term of
       a sum is most of it, whichever axes are summed over, and an edge tile that is left out or computed
       twice stands out in half precision, too.
@@ -162,7 +163,8 @@ def make_input(spec: TensorSpec, kind: str, rng: np.random.Generator) -> Array:
             decades = min(3.0, math.log10(float(limits.max)) / 4)
             values *= (10.0 ** rng.uniform(-decades, decades, spec.shape)).astype(values.dtype)
         case "denormal":
-            tiny = rng.random(spec.shape) < 0.5
+            tiny = rng.random(spec.shape) < _DENORMAL
+            tiny.flat[-1:] = True
             tiny.flat[:1] = False  # so that a scalar is none
             values[tiny] *= float(limits.smallest_normal)
         case "edge":

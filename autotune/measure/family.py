@@ -27,13 +27,15 @@ class Home:
     """A workload, the process that has its inputs, and the copy that computes the reference output.
 
     Attributes:
-        reference: None once the reference is there.
+        judge: That copy; it has compiled the reference.
+        computed: The output is there.
         builds: Seconds that the last of them took, None where the builder died of it.
     """
 
     workload: Workload
     process: Process
-    reference: Process | None
+    judge: Process
+    computed: bool = False
     tries: int = REFERENCE_TRIES
     builds: deque[float | None] = field(default_factory=lambda: deque(maxlen=KNOWN))
 
@@ -92,7 +94,7 @@ class Family:
             while self._homes and sum(h.workload.bytes for h in self._homes.values()) > self._limits.homes:
                 self._homes.popitem(last=False)[1].process.end()
             process = self._prepared(workload)
-            home = self._homes[workload.hash] = Home(workload, process, self._referring(process))
+            home = self._homes[workload.hash] = Home(workload, process, self._judging(process))
         self._homes.move_to_end(workload.hash)
         return home
 
@@ -102,21 +104,26 @@ class Family:
         Raises:
             ReferenceFailed: The workload cannot be run with plain loops.
         """
-        while home.reference is not None:
-            reply = home.reference.receive(self._limits.prepare_s)
-            home.reference.end()
-            home.reference = None
+        while not home.computed:
+            reply = home.judge.receive(self._limits.prepare_s)
+            home.computed = not isinstance(reply, MeasureError)
             if isinstance(reply, MeasureError):
+                home.judge.end()
                 home.tries -= 1
                 if reply.kind is not ErrorKind.CRASH or home.tries == 0:
                     home.process.end()
                     raise ReferenceFailed(f"{home.workload.name} cannot be run untuned: {reply.text}")
-                home.reference = self._referring(home.process)
+                home.judge = self._judging(home.process)
 
     @contextmanager
-    def builders(self, home: Home, cpus: Sequence[int]) -> Iterator[list[Builder]]:
-        """A builder bound to each CPU, for a while: compilers never give all their memory back."""
-        builders = [Builder(home, self._copy(home, [cpu]), cpu) for cpu in cpus]
+    def builders(self, home: Home, cpus: Sequence[int], judge: bool = False) -> Iterator[list[Builder]]:
+        """A builder bound to each CPU, for a while: compilers never give all their memory back.
+
+        Args:
+            judge: They are copies of what has compiled the reference.
+        """
+        make = self._copy_of_judge if judge else self._copy
+        builders = [Builder(home, make(home, [cpu]), cpu) for cpu in cpus]
         try:
             yield builders
         finally:
@@ -169,8 +176,14 @@ class Family:
             return home.process.copy(cpus, self._limits.memory)
         except WorkersFailed:
             home.process = self._prepared(home.workload)
-            home.reference = self._referring(home.process)
+            home.judge, home.computed = self._judging(home.process), False
             return home.process.copy(cpus, self._limits.memory)
+
+    def _copy_of_judge(self, home: Home, cpus: Sequence[int]) -> Process:
+        try:
+            return home.judge.copy(cpus, self._limits.memory)
+        except WorkersFailed:  # it was killed from outside; others compile the reference again
+            return self._copy(home, cpus)
 
     def _prepared(self, workload: Workload) -> Process:
         process = self._root_copy()
@@ -189,7 +202,7 @@ class Family:
             self.root = self._start()
             return self.root.copy((), self._limits.memory)
 
-    def _referring(self, home: Process) -> Process:
+    def _judging(self, home: Process) -> Process:
         """A copy that computes the reference output while builders compile."""
         process = home.copy((), self._limits.memory)
         process.send(Reference())

@@ -142,7 +142,7 @@ class Pool:
         home = self._ready_home(workload)
         if isinstance(home, MeasureError):
             return home
-        with self.family.builders(home, self._cpus[:1]) as (builder,):
+        with self.family.builders(home, self._cpus[:1], judge=True) as (builder,):
             with self._turns.compiling(), self._profile.span("build"):
                 reply = builder.process.ask(
                     Build(0, candidate.trace), self._limits.build_s, ErrorKind.BUILD_TIMEOUT

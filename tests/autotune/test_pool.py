@@ -314,12 +314,19 @@ def test_pairs_wait_for_the_reference(pool: Pool, monkeypatch: pytest.MonkeyPatc
     asked = pool._ask_runner
 
     def ask(*args: Any) -> Reply:
-        computing.append(pool.family.home(work).reference is not None)
+        computing.append(not pool.family.home(work).computed)
         return asked(*args)
 
     monkeypatch.setattr(pool, "_ask_runner", ask)
     assert isinstance(pool.compare(work, None, None, seed=1), PairedTest)
     assert computing and not any(computing)
+
+
+def test_a_check_does_without_what_compiled_the_reference(pool: Pool) -> None:
+    home = pool.family.home(WORK)
+    pool.family.await_reference(home)
+    os.kill(home.judge.pid, signal.SIGKILL)
+    assert isinstance(pool.check(WORK, candidates(1)[0], seed=1), Done)
 
 
 def test_others_time_nothing_while_a_check_compiles(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
