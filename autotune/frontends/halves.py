@@ -24,7 +24,7 @@ _PRODUCT = 50  # cycles, with what is loaded for it: 20 on a core of one's own, 
 _HALVE = 2.0  # for a number, there and back
 _STORE = 8  # for a vector of sums
 _FORK = 8000  # for another stage
-_WEIGHT = 0.25  # for a byte of weights: products wait for memory longer than vector instructions do
+_WEIGHT = 0.1  # for a byte of weights: where they are read once, products wait for memory longer
 _ADD = 0.6  # for a vector's term of a sum, by vector instructions
 _WINOGRAD = 1.8  # times as fast, where it is an alternative
 
