@@ -10,7 +10,7 @@ from typing import Any
 import tvm
 from tvm import relax
 
-from autotune.frontends.fold import static_shape
+from autotune.frontends.fold import Bindings, static_shape
 
 FUSABLE = 4  # TVM's kOutEWiseFusable: what follows element by element joins this kernel
 OPAQUE = 8  # a kernel of its own
@@ -35,7 +35,7 @@ def fuse(module: tvm.IRModule) -> tvm.IRModule:
 @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]
 def _keep_apart(module: tvm.IRModule, _: Any) -> tvm.IRModule:
     """Marks as opaque what puts the elements of a sum of products, or what follows it, elsewhere."""
-    sums, moved = set[Any](), set[Any]()
+    sums, moved, uses = set[Any](), set[Any](), Bindings(module["main"])
     for block in module["main"].body.blocks:
         for binding in block.bindings:
             call = binding.value
@@ -43,7 +43,7 @@ def _keep_apart(module: tvm.IRModule, _: Any) -> tvm.IRModule:
                 continue
             function, inputs = call.args[0], [a for a in call.args[1] if isinstance(a, relax.Var)]
             pattern = int(module[function].attrs.get("op_pattern", OPAQUE))
-            behind = any(a in sums and _is_whole(binding.var, a) for a in inputs)
+            behind = any(a in sums and not _is_part(binding.var, a, uses) for a in inputs)
             if pattern == FUSABLE or (pattern <= _BROADCAST and behind):
                 sums.add(binding.var)
             elif pattern == _INJECTIVE and behind and len(inputs) == 1:
@@ -52,6 +52,7 @@ def _keep_apart(module: tvm.IRModule, _: Any) -> tvm.IRModule:
     return tvm.IRModule({**dict(module.functions.items()), **marked})
 
 
-def _is_whole(result: Any, of: Any) -> bool:
-    """Whether there are as many elements as in what they are of; of parts, each belongs to what reads it."""
-    return math.prod(static_shape(result.ty) or ()) >= math.prod(static_shape(of.ty) or ())
+def _is_part(result: Any, of: Any, uses: Bindings) -> bool:
+    """Whether there are fewer elements than in what they are of, and others are read as well."""
+    some, all_ = static_shape(result.ty), static_shape(of.ty)
+    return some is not None and math.prod(some) < math.prod(all_ or ()) and uses.own(of) is None

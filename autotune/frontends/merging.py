@@ -22,8 +22,11 @@ from autotune.frontends.layout import ELEMENTWISE
 _SUMS = {"relax.nn.conv2d": (0, -3), "relax.matmul": (-1, -1)}
 """By operator: the axis of output channels of its weights, and of its result."""
 
-_IN_PLACE = {"relax.nn.conv2d", "relax.concat", "relax.reshape", "relax.permute_dims"}
-"""What reads some channels of a tensor as it reads a tensor of its own."""
+_Readers = defaultdict[Any, list[tuple[Any, Any]]]
+"""By variable: the variables and calls that read it; the function's own result has no variable."""
+
+_COPIES = {"relax.concat", "relax.permute_dims"}
+_LEAST_CHANNELS = 4  # of a convolution, for its weights to be packed
 
 
 @dataclass(frozen=True)
@@ -114,9 +117,8 @@ def _groups(function: Any) -> Iterator[_Group]:
             yield group
 
 
-def _readers(function: Any) -> dict[Any, list[tuple[Any, Any]]]:
-    """By variable: the variables and calls that read it; the function's own result has no variable."""
-    of, readers = Bindings(function).of, defaultdict[Any, list[tuple[Any, Any]]](list)
+def _readers(function: Any) -> _Readers:
+    of, readers = Bindings(function).of, _Readers(list)
     for variable, value in [*of.items(), (None, function.body.body)]:
         if variable is not None and isinstance(value, relax.Tuple):
             continue  # read by what reads the tuple
@@ -128,7 +130,7 @@ def _readers(function: Any) -> dict[Any, list[tuple[Any, Any]]]:
     return readers
 
 
-def _branch(readers: dict[Any, list[tuple[Any, Any]]], variable: Any, call: Any) -> _Branch | None:
+def _branch(readers: _Readers, variable: Any, call: Any) -> _Branch | None:
     """The one that begins with a call; None where it does not, or what follows needs its own tensor."""
     if not _is_sum(call):
         return None
@@ -136,7 +138,7 @@ def _branch(readers: dict[Any, list[tuple[Any, Any]]], variable: Any, call: Any)
     while len(behind := readers[variable]) == 1 and _follows(calls[0], behind[0][1]):
         variable, call = behind[0]
         calls.append(call)
-    in_place = all(reader is not None and _name(value) in _IN_PLACE for reader, value in behind)
+    in_place = all(_reads_in_place(*reader, variable, readers) for reader in behind)
     return _Branch(tuple(calls), variable) if in_place else None
 
 
@@ -165,6 +167,20 @@ def _follows(first: Any, call: Any) -> bool:
     )
 
 
+def _reads_in_place(reader: Any, call: Any, variable: Any, readers: _Readers) -> bool:
+    """Whether a call reads some channels of a tensor as well as a tensor of its own.
+
+    What copies anyhow does, also after a reshape, and convolutions whose weights will be packed.
+    """
+    if reader is None:
+        return False
+    if _name(call) == "relax.reshape":
+        return bool(behind := readers[reader]) and all(_name(value) in _COPIES for _, value in behind)
+    if _name(call) == "relax.nn.conv2d":
+        return _is_sum(call) and call.args[0].same_as(variable) and _shape(call)[1] >= _LEAST_CHANNELS
+    return _name(call) in _COPIES
+
+
 def _channels(call: Any, argument: Any, axis: int) -> int | None:
     """The axis of channels of a constant argument; None where it is of all channels."""
     value = constant(argument)
@@ -187,7 +203,8 @@ def _kind(call: Any, argument: Any, axis: int) -> tuple[Any, ...]:
     if isinstance(argument, relax.Var):
         return ("tensor",)
     if (of_channels := _channels(call, argument, axis)) is None:
-        return ("value", str(argument) if (value := constant(argument)) is None else value.item())
+        value = constant(argument)
+        return ("value", tvm_ffi.structural_hash(argument) if value is None else value.item())
     shape = list(_shape(argument))
     shape[of_channels] = 0
     return ("channels", *shape)

@@ -196,14 +196,22 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
             return None
         return value if _LEAST_SHARE * value.shape[-1] >= self._vectors(value).lanes else None
 
-    def _channels(self, x: Any) -> range | None:
-        """Which channels of a larger tensor a tensor consists of, if of some."""
+    def _whole(self, x: Any) -> tuple[Any, range] | None:
+        """The tensor that a tensor is some channels of, outer dimensions merged alike, and which they are."""
         call = self._bound(x)
-        if getattr(getattr(call, "op", None), "name", None) != "relax.strided_slice" or len(call.args) > 4:
+        shape, name = static_shape(x.ty) or (), getattr(getattr(call, "op", None), "name", None)
+        if name == "relax.reshape" and shape[-1:] == (static_shape(call.args[0].ty) or ())[-1:]:
+            if (found := self._whole(call.args[0])) is None:
+                return None
+            whole, channels = found
+            merged = (*shape[:-1], (static_shape(whole.ty) or ())[-1])
+            return self.builder_.emit(relax.op.reshape(whole, merged)), channels
+        if name != "relax.strided_slice" or [len(getattr(a, "fields", ())) for a in call.args[1:]] != [1] * 3:
             return None
-        axes, begin, end = ([int(getattr(v, "value", v)) for v in a.fields] for a in call.args[1:4])
-        last = len(static_shape(call.ty) or ()) - 1
-        return range(begin[0], end[0]) if axes == [last] else None
+        (axis,), (begin,), (end,) = ([int(getattr(v, "value", v)) for v in a.fields] for a in call.args[1:])
+        return (
+            (call.args[0], range(begin, end)) if axis == len(shape) - 1 and end - begin == shape[-1] else None
+        )
 
     def _vectors(self, weight: Array) -> Vectors:
         return Vectors.of(self._target, str(weight.dtype))
@@ -218,8 +226,9 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
 
     def _emit(self, function: Any, name: str, x: Any, packed: Any) -> Any:
         attributes = {"op_pattern": FUSABLE}
-        if (channels := self._channels(x)) is not None:
-            x, function, name = self._bound(x).args[0], _of_part(function, channels), name + _OF_PART
+        if (found := self._whole(x)) is not None:
+            x, channels = found
+            function, name = _of_part(function, channels), name + _OF_PART
         if isinstance(packed, np.ndarray):
             packed = relax.const(packed, str(packed.dtype))  # by default, doubles would become singles
         return self.builder_.call_te(function, x, packed, primfunc_name_hint=name, primfunc_attrs=attributes)
@@ -273,7 +282,7 @@ def pack_weights(module: tvm.IRModule, target: Target) -> tvm.IRModule:
     packed = packer.builder_.get()
     packed.update_func(packed.get_global_var("main"), main)
     for name, function in packed.functions.items():
-        if name.name_hint.endswith(_OF_PART):
+        if _OF_PART in name.name_hint:  # TVM may have put a number behind it
             packed.update_func(name, _in_place(function))
     return relax.transform.DeadCodeElimination()(packed)
 

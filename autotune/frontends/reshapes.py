@@ -58,23 +58,22 @@ class _Widener(PyExprMutator):  # type: ignore[misc]
         return self.visit_expr(expr) if found is None else found
 
     def _product(self, call: Any, left: Any, right: Any) -> Any:
-        """Of a tensor and a constant matrix, or of two tensors of equal outer dimensions."""
+        """Of tensors whose rows stay together, and of a constant matrix or a tensor of as many matrices."""
         if _shape(left) == _shape(call.args[0]):
             return None
-        if constant(right) is not None:
-            alike = len(_shape(right)) == 2
-        else:
-            pairs = zip((left, right), call.args, strict=True)
-            alike = all(_shape(wide)[-2:] == _shape(own)[-2:] for wide, own in pairs)
-            alike = alike and _shape(left)[:-2] == _shape(right)[:-2]
+        pairs = zip((left, right), call.args, strict=True)
+        alike = all(_shape(wide)[-2:] == _shape(own)[-2:] for wide, own in pairs)
+        shared = constant(right) is not None and len(_shape(right)) == 2
+        alike = alike and (shared or _shape(left)[:-2] == _shape(right)[:-2])
         return self._emitted(call, [left, right]) if alike else None
 
     def _elementwise(self, call: Any) -> Any:
         """Of tensors of the same dimensions, and of constants along the innermost one."""
         arguments = [self._of(a) for a in call.args]
         shapes = {_shape(w) for a, w in zip(call.args, arguments, strict=True) if a in self._wide}
+        whole = all(_shape(a) == _shape(call) for a in call.args if a in self._wide)
         others = [a for a in call.args if a not in self._wide]
-        if len(shapes) != 1 or not all(_is_flat(a) for a in others):
+        if len(shapes) != 1 or not whole or not all(_is_flat(a) for a in others):
             return None
         return self._emitted(call, arguments)
 

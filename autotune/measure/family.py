@@ -39,6 +39,11 @@ class Home:
     tries: int = REFERENCE_TRIES
     builds: deque[float | None] = field(default_factory=lambda: deque(maxlen=KNOWN))
 
+    def end(self) -> None:
+        """Ends both of its processes."""
+        self.judge.end()
+        self.process.end()
+
     @property
     def built_s(self) -> list[float]:
         """Seconds of the builds that ended well."""
@@ -92,7 +97,7 @@ class Family:
         home = self._homes.get(workload.hash)
         if home is None or not home.process.alive:
             while self._homes and sum(h.workload.bytes for h in self._homes.values()) > self._limits.homes:
-                self._homes.popitem(last=False)[1].process.end()
+                self._homes.popitem(last=False)[1].end()
             process = self._prepared(workload)
             home = self._homes[workload.hash] = Home(workload, process, self._judging(process))
         self._homes.move_to_end(workload.hash)
@@ -106,12 +111,12 @@ class Family:
         """
         while not home.computed:
             reply = home.judge.receive(self._limits.prepare_s)
-            home.computed = not isinstance(reply, MeasureError)
+            home.computed = isinstance(reply, Done)
             if isinstance(reply, MeasureError):
                 home.judge.end()
                 home.tries -= 1
                 if reply.kind is not ErrorKind.CRASH or home.tries == 0:
-                    home.process.end()
+                    home.end()
                     raise ReferenceFailed(f"{home.workload.name} cannot be run untuned: {reply.text}")
                 home.judge = self._judging(home.process)
 
@@ -180,6 +185,8 @@ class Family:
             return home.process.copy(cpus, self._limits.memory)
 
     def _copy_of_judge(self, home: Home, cpus: Sequence[int]) -> Process:
+        if not home.computed:
+            return self._copy(home, cpus)
         try:
             return home.judge.copy(cpus, self._limits.memory)
         except WorkersFailed:  # it was killed from outside; others compile the reference again

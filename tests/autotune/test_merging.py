@@ -1,5 +1,7 @@
 """Branches of one tensor as one kernel, of which what follows reads its part; equal to those apart."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,16 +11,18 @@ from torch import Tensor, nn
 
 from autotune.api import as_source
 from autotune.frontends.graph import Model, lower
+from search.spaces import first_guess
+from search.spaces.tir import module_of
 
 
 class Module(nn.Module):
     """Branches as Inception's: convolutions of one image, of which some go on, and a concatenation."""
 
-    def __init__(self, channels: tuple[int, ...], window: int = 1, **more: object) -> None:
+    def __init__(self, channels: tuple[int, ...], window: int = 1, last: int = 3, **more: object) -> None:
         super().__init__()
         self.first = nn.ModuleList(nn.Conv2d(12, n, window, **more) for n in channels)
         self.norms = nn.ModuleList(nn.BatchNorm2d(n) for n in channels)
-        self.last = nn.ModuleList(nn.Conv2d(n, 16, 3, padding=1) for n in channels[1:])
+        self.last = nn.ModuleList(nn.Conv2d(n, 16, last, padding=last // 2) for n in channels[1:])
 
     def forward(self, x: Tensor) -> Tensor:
         pairs = zip(self.first, self.norms, strict=True)
@@ -35,21 +39,21 @@ class Apart(nn.Module):
         self.why = why
         strides = (1, 2) if why == "strides" else (1, 1)
         self.two = nn.ModuleList(nn.Conv2d(12, 16, 1, stride) for stride in strides)
-        self.then = nn.Conv2d(16, 16, 3, padding=1)
+        self.then, self.few = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 1, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         one, other = (convolution(x) for convolution in self.two)
-        match self.why:
-            case "strides":
-                return self.then(torch.relu(one)), self.then(torch.relu(other))
-            case "functions":
-                return self.then(torch.relu(one)), self.then(torch.sigmoid(other))
-            case "a result of the model":
-                return self.then(one), other
-            case "a sum over all":
-                return self.then(one), other.mean((1, 2, 3))
-            case _:  # all ends up in one tensor: a concatenation is a copy already
-                return (torch.cat([one, other], dim=1),)
+        if self.why == "joined":  # all ends up in one tensor: a concatenation is a copy already
+            return (torch.cat([one, other], dim=1),)
+        then: dict[str, Callable[[Tensor], Tensor]] = {
+            "strides": self.then,
+            "functions": lambda y: self.then(torch.sigmoid(y)),
+            "a result of the model": lambda y: y,
+            "a sum over all": lambda y: y.mean((1, 2, 3)),
+            "a reshape": lambda y: y.flatten(2).mT @ y.flatten(2),  # moves nothing; then a product
+            "a convolution of few channels": self.few,
+        }
+        return self.then(one), then[self.why](other)
 
 
 class Attention(nn.Module):
@@ -83,7 +87,8 @@ def lowered(net: nn.Module, *shape: int) -> tuple[Model, Tensor]:
 
 
 def check(net: nn.Module, model: Model, x: Tensor) -> None:
-    found = outputs_of(model, {}, x.numpy())
+    guesses = {t.workload.hash: first_guess(t.workload, TARGET) for t in model.tasks}
+    found = outputs_of(model, {h: g.trace for h, g in guesses.items() if g}, x.numpy())
     exact = net.double()(x.double())
     for actual, expected in zip(found, exact if isinstance(exact, tuple) else (exact,), strict=True):
         assert np.abs(actual - expected.detach().numpy()).max() <= 1e-5 * expected.abs().max().item()
@@ -100,20 +105,51 @@ def kernels(model: Model, name: str) -> int:
         (Module((16, 24, 8)), (1, 12, 9, 10)),
         (Module((16, 5, 32), window=3, padding=1, bias=False), (2, 12, 7, 7)),
         (Module((16, 16), window=3, stride=2), (1, 12, 15, 15)),
+        (Module((16, 64), last=1), (1, 12, 13, 13)),  # a product of the image's places
     ],
 )
 def test_branches_are_one_kernel_and_what_follows_reads_its_part(net: Module, shape: tuple[int, ...]) -> None:
     model, x = lowered(net, *shape)
-    assert kernels(model, "conv2d") == 1 + len(net.last)
+    assert kernels(model, "conv2d") + kernels(model, "matmul") == 1 + len(net.last)
     assert kernels(model, "slice") == kernels(model, "concat") == 1  # a copy of its own for no part
+    readers = [module_of(t.workload) for t in model.tasks if "of_part" in t.name]
+    assert sum(t.weight for t in model.tasks if "of_part" in t.name) == len(net.last)
+    assert not any('sblock("part")' in str(reader) for reader in readers)
     check(net, model, x)
 
 
-@pytest.mark.parametrize("why", ["strides", "functions", "a result of the model", "a sum over all", "joined"])
+WHYS = [
+    "strides", "functions", "a result of the model", "a sum over all", "a reshape",
+    "a convolution of few channels", "joined",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("why", WHYS)
 def test_what_differs_or_needs_its_own_tensor_stays_apart(why: str) -> None:
     net = Apart(why)
     model, x = lowered(net, 1, 12, 8, 8)
-    assert not kernels(model, "of_part")
+    assert not kernels(model, "of_part") and not kernels(model, "slice")
+    check(net, model, x)
+
+
+class Rows(nn.Module):
+    """Reshapes that products had better not see through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(32, 16)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        rows = x.reshape(-1, 32)
+        distances = x.reshape(1, -1, 32)[0, :, None] - x.reshape(1, 1, -1, 32)[0]
+        return torch.relu(self.linear(rows)), distances.abs()
+
+
+def test_rows_stay_together() -> None:
+    net = Rows()
+    model, x = lowered(net, 1, 6, 7, 32)
+    product = next(t.workload for t in model.tasks if "matmul" in t.name)
+    assert product.args[0].shape[-2] == 42  # not seven rows six times
     check(net, model, x)
 
 
