@@ -13,6 +13,7 @@ from search.problem import ErrorKind, MeasureError, Workload
 
 REFERENCE_TRIES = 3  # the process may be killed from outside while it computes
 COPY_S = 0.015  # to copy a builder, and to end it in the end
+JUDGES = 32  # kept, of the kernels used last: of 25 MB each
 KNOWN = 256  # builds of a kernel that say what to expect of the next
 
 
@@ -27,7 +28,7 @@ class Home:
     """A workload, the process that has its inputs, and the copy that computes the reference output.
 
     Attributes:
-        judge: That copy; it has compiled the reference.
+        judge: That copy; it has compiled the reference. With many kernels, those of old ones are ended.
         computed: The output is there.
         builds: Seconds that the last of them took, None where the builder died of it.
     """
@@ -101,6 +102,9 @@ class Family:
             process = self._prepared(workload)
             home = self._homes[workload.hash] = Home(workload, process, self._judging(process))
         self._homes.move_to_end(workload.hash)
+        for old in list(self._homes.values())[:-JUDGES]:
+            if old.computed:
+                old.judge.end()
         return home
 
     def await_reference(self, home: Home) -> None:
@@ -185,7 +189,7 @@ class Family:
             return home.process.copy(cpus, self._limits.memory)
 
     def _copy_of_judge(self, home: Home, cpus: Sequence[int]) -> Process:
-        if not home.computed:
+        if not (home.computed and home.judge.alive):
             return self._copy(home, cpus)
         try:
             return home.judge.copy(cpus, self._limits.memory)

@@ -329,6 +329,15 @@ def test_a_check_does_without_what_compiled_the_reference(pool: Pool) -> None:
     assert isinstance(pool.check(WORK, candidates(1)[0], seed=1), Done)
 
 
+def test_few_processes_that_compiled_references_are_kept(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("autotune.measure.family.JUDGES", 1)
+    home = pool.family.home(WORK)
+    pool.family.await_reference(home)
+    other = pool.family.home(workload(matmul(16, 32, 48)))
+    assert other.judge.alive and not home.judge.alive
+    assert isinstance(pool.check(WORK, candidates(1)[0], seed=1), Done)
+
+
 def test_others_time_nothing_while_a_check_compiles(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[str] = []
     for name in ("compiling", "timing"):
