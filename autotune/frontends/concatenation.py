@@ -14,7 +14,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from autotune.frontends.fold import Bindings, constant, static_shape, tidied, with_main
+from autotune.frontends.fold import Bindings, constant, shape_of, tidied, with_main
 
 LEAST_CHANNELS = 16  # of a part: shorter sums are no work for a kernel of their own
 _CHANNELS = 1  # the axis
@@ -36,7 +36,7 @@ class _Splitter(PyExprMutator):  # type: ignore[misc]
         parts = self._parts(call.args[0] if pooling is None else pooling.args[0])
         if not _pays(parts, call):
             return self.visit_expr_post_order(call)
-        ends = np.cumsum([0, *(_shape(part)[_CHANNELS] for part in parts)])
+        ends = np.cumsum([0, *(shape_of(part)[_CHANNELS] for part in parts)])
         total = None
         for part, (begin, end) in zip(parts, pairwise(ends), strict=True):
             x = self.visit_expr(part)
@@ -65,13 +65,9 @@ def _is(expr: Any, operator: str) -> bool:
     return isinstance(expr, relax.Call) and getattr(expr.op, "name", None) == operator
 
 
-def _shape(expr: Any) -> tuple[int, ...]:
-    return static_shape(expr.ty) or ()
-
-
 def _pays(parts: list[Any], call: Any) -> bool:
     """Whether the sums of all parts but one are at most half of what would be concatenated."""
-    shapes, sums = [_shape(part) for part in parts], _shape(call)
+    shapes, sums = [shape_of(part) for part in parts], shape_of(call)
     if not all((*shapes, sums)) or len(parts) < 2 or min(s[_CHANNELS] for s in shapes) < LEAST_CHANNELS:
         return False
     return 2 * (len(parts) - 1) * math.prod(sums) <= sum(map(math.prod, shapes))

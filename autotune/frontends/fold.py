@@ -59,6 +59,16 @@ def static_shape(ty: Any) -> tuple[int, ...] | None:
     return tuple(int(v) for v in values)
 
 
+def shape_of(expr: Any) -> tuple[int, ...]:
+    """The shape of a tensor; no extents where it is no tensor, or some extent is symbolic."""
+    return static_shape(expr.ty) or ()
+
+
+def operator_of(expr: Any) -> str:
+    """The name of the operator that an expression calls; empty for anything else."""
+    return str(getattr(getattr(expr, "op", None), "name", ""))
+
+
 def constant(expr: Any) -> Array | None:
     """The value of a constant tensor, None for anything else."""
     if isinstance(expr, tvm.ir.GenericConst) and hasattr(expr.value, "numpy"):

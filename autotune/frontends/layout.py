@@ -23,7 +23,7 @@ from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.target import Target
 
 from autotune.frontends import halves
-from autotune.frontends.fold import constant, fold_constants, static_shape, with_main
+from autotune.frontends.fold import constant, fold_constants, shape_of, static_shape, with_main
 from autotune.frontends.quantized.held import CONVERSIONS
 from search.vectors import Vectors
 
@@ -119,16 +119,16 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
     # Rules
 
     def _convolution(self, call: Any) -> _View | None:
-        rank = len(_shape(call))
+        rank = len(shape_of(call))
         spatial = "DHW"[5 - rank :]
         if call.attrs.data_layout != f"NC{spatial}" or call.attrs.kernel_layout != f"OI{spatial}":
             return None
         if self._is_product(call):
-            order, (*places, _) = _last(rank), (_shape(call)[o] for o in _last(rank))
+            order, (*places, _) = _last(rank), (shape_of(call)[o] for o in _last(rank))
             weight = self._get(call.args[1], (*range(2, rank), 1, 0))
-            matrix = relax.op.reshape(weight, _shape(call.args[1])[1::-1])
+            matrix = relax.op.reshape(weight, shape_of(call.args[1])[1::-1])
             product = relax.op.matmul(self._merged(call.args[0], order), self.builder_.emit(matrix))
-            return _View(self.builder_.emit(product), order, (*places, _shape(call)[1]))
+            return _View(self.builder_.emit(product), order, (*places, shape_of(call)[1]))
         x = self._get(call.args[0], _last(rank))
         weight = self._get(call.args[1], (*range(2, rank), 1, 0))
         attrs = _changed(
@@ -139,8 +139,8 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
 
     def _is_product(self, call: Any) -> bool:
         """Whether a convolution is a product of matrices whose tiles are better than those of a line."""
-        attrs, weight, (images, channels, *extents) = call.attrs, constant(call.args[1]), _shape(call)
-        plain = {*_shape(call.args[1])[2:], *map(int, attrs.strides), int(attrs.groups)} == {1}
+        attrs, weight, (images, channels, *extents) = call.attrs, constant(call.args[1]), shape_of(call)
+        plain = {*shape_of(call.args[1])[2:], *map(int, attrs.strides), int(attrs.groups)} == {1}
         if weight is None or len(extents) < 2 or not plain or any(map(int, attrs.padding)):
             return False
         vectors = Vectors.of(self._target, str(call.ty.dtype))
@@ -152,7 +152,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         return whole < _GAIN * vectors.price(width, blocks, height)
 
     def _image(self, call: Any) -> _View | None:
-        rank = len(_shape(call))
+        rank = len(shape_of(call))
         spatial = "DHW"[5 - rank :]
         if call.attrs.layout != f"NC{spatial}" or self._known(call.args[0]) is None:
             return None
@@ -162,8 +162,8 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         return self._made(call, [x, *call.args[1:]], _changed(call.attrs, **layouts), _last(rank))
 
     def _elementwise(self, call: Any) -> _View | None:
-        shape = _shape(call)
-        views = [v for a in call.args if _shape(a) == shape and (v := self._views.get(a))]
+        shape = shape_of(call)
+        views = [v for a in call.args if shape_of(a) == shape and (v := self._views.get(a))]
         if not views:
             return None
         lead = next((v for v in views if v.merged), views[0])
@@ -185,7 +185,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
     def _bytes(self, call: Any) -> _View | None:
         """Numbers that become bytes, or come from them, all by the same scale."""
         view = self._known(call.args[0])
-        if view is None or any(math.prod(_shape(a)) > 1 for a in call.args[1:]):
+        if view is None or any(math.prod(shape_of(a)) > 1 for a in call.args[1:]):
             return None
         return self._made(call, [view.tensor, *call.args[1:]], call.attrs, view.order)
 
@@ -242,7 +242,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
 
     def _take(self, call: Any) -> _View | None:
         """One of an axis, or some."""
-        view, rank = self._known(call.args[0]), len(_shape(call.args[1]))
+        view, rank = self._known(call.args[0]), len(shape_of(call.args[1]))
         if view is None or call.attrs.axis is None or rank > 1:
             return None
         axis = int(call.attrs.axis) % len(view.order)
@@ -262,14 +262,14 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
     def _product(self, call: Any) -> _View | None:
         """By a matrix, if the dimension that is summed over lies innermost."""
         view = self._known(call.args[0])
-        if view is None or view.order[-1] != len(view.order) - 1 or len(_shape(call.args[1])) != 2:
+        if view is None or view.order[-1] != len(view.order) - 1 or len(shape_of(call.args[1])) != 2:
             return None
         return self._made(call, [view.tensor, self.visit_expr(call.args[1])], call.attrs, view.order)
 
     def _reshape(self, call: Any) -> _View | None:
         """Dimensions split, and merged where they lie beside each other; else they are brought there."""
         view = self._known(call.args[0])
-        groups = _groups(_shape(call.args[0]), _shape(call)) if view else None
+        groups = _groups(shape_of(call.args[0]), shape_of(call)) if view else None
         if view is None or groups is None:
             return None
         # The innermost stays so: vectors are along it. All else goes back to the model's order if it must.
@@ -284,8 +284,8 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         units = [n for n in range(len(view.order)) if n not in named]
         x = self._get(call.args[0], (*units, *_flat([b for b, _ in groups])))
         after = _flat([a for _, a in groups])
-        order = (*(n for n in range(len(_shape(call))) if n not in after), *after)
-        return _View(self.builder_.emit(relax.op.reshape(x, [_shape(call)[o] for o in order])), order)
+        order = (*(n for n in range(len(shape_of(call))) if n not in after), *after)
+        return _View(self.builder_.emit(relax.op.reshape(x, [shape_of(call)[o] for o in order])), order)
 
     _RULES: ClassVar[list[tuple[set[str], Rule]]] = [
         (_CONVOLUTIONS, _convolution),
@@ -326,7 +326,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         if view and view.merged and view.order == order:
             return view.tensor
         wide = self._broadcast(expr, order)
-        if not (shape := _shape(expr)):
+        if not (shape := shape_of(expr)):
             return wide
         inner = ((1,) * (len(order) - len(shape)) + shape)[order[-1]]
         flat = (math.prod(shape) // inner, inner)
@@ -356,7 +356,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         """An argument of an operator whose result has its dimensions in this order."""
         if not isinstance(expr.ty, relax.TensorType):
             return self.visit_expr(expr)
-        shape = _shape(expr)
+        shape = shape_of(expr)
         missing = len(order) - len(shape)
         if not shape or not missing:
             return self._get(expr, order) if shape else self.visit_expr(expr)
@@ -369,22 +369,18 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
 
 def _is_flat(expr: Any, shape: Sequence[int], order: Order) -> bool:
     """Whether an argument has all of these dimensions, or at most the innermost."""
-    own = _shape(expr)
+    own = shape_of(expr)
     wide = (1,) * (len(shape) - len(own)) + own
     return wide == tuple(shape) or all(wide[o] == 1 for o in order[:-1])
 
 
 def _natural(tensor: Any) -> Order:
-    return tuple(range(len(tensor.order) if isinstance(tensor, _View) else len(_shape(tensor))))
+    return tuple(range(len(tensor.order) if isinstance(tensor, _View) else len(shape_of(tensor))))
 
 
 def _last(rank: int) -> Order:
     """Channels last, of a tensor that has them second."""
     return (0, *range(2, rank), 1)
-
-
-def _shape(expr: Any) -> tuple[int, ...]:
-    return static_shape(expr.ty) or ()
 
 
 def _tensors(kind: Any) -> list[Any]:
@@ -407,7 +403,7 @@ def _changed(attrs: Any, **fields: Any) -> Any:
 
 def _transposed(view: _View, order: Order) -> Any:
     """The tensor that is there in another order; where only dimensions of extent 1 move, nothing does."""
-    shape, axes = _shape(view.tensor), [view.order.index(o) for o in order]
+    shape, axes = shape_of(view.tensor), [view.order.index(o) for o in order]
     moved = [a for a in axes if shape[a] > 1]
     if moved == sorted(moved):
         return relax.op.reshape(view.tensor, [shape[a] for a in axes])

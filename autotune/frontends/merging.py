@@ -5,6 +5,7 @@ same matrix. As one kernel they read it once, by halves take it apart once, fill
 and wake the other cores once. What follows reads its channels out of those of all, where they are.
 """
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ import tvm_ffi
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from autotune.frontends.fold import Bindings, constant, static_shape, tidied, with_main
+from autotune.frontends.fold import Bindings, constant, operator_of, shape_of, tidied, with_main
 from autotune.frontends.layout import ELEMENTWISE
 
 _SUMS = {"relax.nn.conv2d": (0, -3), "relax.matmul": (-1, -1)}
@@ -38,11 +39,11 @@ class _Branch:
 
     @property
     def channels(self) -> int:
-        return _shape(self.calls[0])[self.axis]
+        return shape_of(self.calls[0])[self.axis]
 
     @property
     def axis(self) -> int:
-        return _SUMS[_name(self.calls[0])][1]
+        return _SUMS[operator_of(self.calls[0])][1]
 
     def joins(self, other: "_Branch") -> bool:
         """Whether both can be one: all is alike but their constants."""
@@ -57,6 +58,12 @@ class _Group:
     branches: list[_Branch]
     joined: Any = field(default=None)
 
+    @property
+    def parts(self) -> Iterator[tuple[Any, tuple[int, int]]]:
+        """The variable of each branch's result, and where its channels of the whole begin and end."""
+        ends = itertools.accumulate((b.channels for b in self.branches), initial=0)
+        return zip((b.end for b in self.branches), itertools.pairwise(ends), strict=True)
+
 
 @mutator
 class _Merger(PyExprMutator):  # type: ignore[misc]
@@ -64,13 +71,16 @@ class _Merger(PyExprMutator):  # type: ignore[misc]
 
     def __init__(self, module: tvm.IRModule) -> None:
         super().__init__(module)
-        self._ends = {b.end: group for group in _groups(module["main"]) for b in group.branches}
+        self._parts = {end: (group, *part) for group in _groups(module["main"]) for end, part in group.parts}
 
     def visit_var_binding_(self, binding: Any) -> None:
-        if (group := self._ends.get(binding.var)) is not None:
+        if (found := self._parts.get(binding.var)) is not None:
+            group, begin, end = found
             if group.joined is None:
                 group.joined = self._join(group.branches)
-            binding = relax.VarBinding(binding.var, _part(group, binding.var))
+            axis = group.branches[0].axis % len(shape_of(binding.var))
+            part = relax.op.strided_slice(group.joined, [axis], [begin], [end])
+            binding = relax.VarBinding(binding.var, part)
         super().visit_var_binding_(binding)
 
     def _join(self, branches: list[_Branch]) -> Any:
@@ -87,17 +97,6 @@ class _Merger(PyExprMutator):  # type: ignore[misc]
                     arguments.append(relax.const(together, str(together.dtype)))
             result = self.builder_.emit(relax.Call(first.op, arguments, first.attrs, first.ty_args))
         return result
-
-
-def _part(group: _Group, end: Any) -> Any:
-    """The channels of the whole that one branch's end stands for."""
-    before = 0
-    for branch in group.branches:
-        if branch.end.same_as(end):
-            axis, after = branch.axis % len(_shape(end)), before + branch.channels
-            return relax.op.strided_slice(group.joined, [axis], [before], [after])
-        before += branch.channels
-    raise AssertionError("an end is one of its group's")
 
 
 def _groups(function: Any) -> Iterator[_Group]:
@@ -144,24 +143,28 @@ def _branch(readers: _Readers, variable: Any, call: Any) -> _Branch | None:
 
 def _is_sum(call: Any) -> bool:
     """Whether a call is a convolution or product of a tensor and of weights that are known."""
-    if _name(call) not in _SUMS or not isinstance(call.args[0], relax.Var) or not _shape(call):
+    if operator_of(call) not in _SUMS or not isinstance(call.args[0], relax.Var) or not shape_of(call):
         return False
     weight, attrs = constant(call.args[1]), call.attrs
     if weight is None or weight.dtype != np.float32:
         return False
-    if _name(call) == "relax.matmul":
+    if operator_of(call) == "relax.matmul":
         return weight.ndim == 2
     return int(attrs.groups) == 1 and attrs.data_layout == "NCHW" and attrs.kernel_layout == "OIHW"
 
 
 def _follows(first: Any, call: Any) -> bool:
     """Whether a call changes what begins with a sum element by element, with constants of channels."""
-    if _name(call) not in ELEMENTWISE or _shape(call) != _shape(first) or call.ty.dtype != first.ty.dtype:
+    if (
+        operator_of(call) not in ELEMENTWISE
+        or shape_of(call) != shape_of(first)
+        or call.ty.dtype != first.ty.dtype
+    ):
         return False
-    axis = _SUMS[_name(first)][1]
+    axis = _SUMS[operator_of(first)][1]
     variables = [a for a in call.args if isinstance(a, relax.Var)]
     constants = [c for a in call.args if (c := constant(a)) is not None]
-    of_channels = (c.ndim >= -axis and c.size == c.shape[axis] == _shape(first)[axis] for c in constants)
+    of_channels = (c.ndim >= -axis and c.size == c.shape[axis] == shape_of(first)[axis] for c in constants)
     return len(variables) == 1 and all(
         c.size == 1 or one for c, one in zip(constants, of_channels, strict=True)
     )
@@ -174,19 +177,19 @@ def _reads_in_place(reader: Any, call: Any, variable: Any, readers: _Readers) ->
     """
     if reader is None:
         return False
-    if _name(call) == "relax.reshape":
-        return bool(behind := readers[reader]) and all(_name(value) in _COPIES for _, value in behind)
-    if _name(call) == "relax.nn.conv2d":
-        return _is_sum(call) and call.args[0].same_as(variable) and _shape(call)[1] >= _LEAST_CHANNELS
-    return _name(call) in _COPIES
+    if operator_of(call) == "relax.reshape":
+        return bool(behind := readers[reader]) and all(operator_of(value) in _COPIES for _, value in behind)
+    if operator_of(call) == "relax.nn.conv2d":
+        return _is_sum(call) and call.args[0].same_as(variable) and shape_of(call)[1] >= _LEAST_CHANNELS
+    return operator_of(call) in _COPIES
 
 
 def _channels(call: Any, argument: Any, axis: int) -> int | None:
     """The axis of channels of a constant argument; None where it is of all channels."""
     value = constant(argument)
-    if value is None or (value.size == 1 and _name(call) not in _SUMS):
+    if value is None or (value.size == 1 and operator_of(call) not in _SUMS):
         return None
-    return _SUMS[_name(call)][0] if _name(call) in _SUMS else axis
+    return _SUMS[operator_of(call)][0] if operator_of(call) in _SUMS else axis
 
 
 def _are_alike(one: Any, other: Any, axis: int) -> bool:
@@ -205,17 +208,9 @@ def _kind(call: Any, argument: Any, axis: int) -> tuple[Any, ...]:
     if (of_channels := _channels(call, argument, axis)) is None:
         value = constant(argument)
         return ("value", tvm_ffi.structural_hash(argument) if value is None else value.item())
-    shape = list(_shape(argument))
+    shape = list(shape_of(argument))
     shape[of_channels] = 0
     return ("channels", *shape)
-
-
-def _name(call: Any) -> str:
-    return str(getattr(getattr(call, "op", None), "name", ""))
-
-
-def _shape(expr: Any) -> tuple[int, ...]:
-    return static_shape(expr.ty) or ()
 
 
 def merge_branches(module: tvm.IRModule) -> tvm.IRModule:

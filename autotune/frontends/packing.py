@@ -20,7 +20,7 @@ from tvm.s_tir import Schedule
 from tvm.target import Target
 
 from autotune.frontends import halves, winograd
-from autotune.frontends.fold import Array, constant, static_shape
+from autotune.frontends.fold import Array, constant, operator_of, shape_of, static_shape
 from autotune.frontends.fusion import FUSABLE
 from autotune.frontends.geometry import cropped, geometry
 from autotune.frontends.quantized.sums import SumsOfBytes
@@ -199,12 +199,12 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
     def _whole(self, x: Any) -> tuple[Any, range] | None:
         """The tensor that a tensor is some channels of, outer dimensions merged alike, and which they are."""
         call = self._bound(x)
-        shape, name = static_shape(x.ty) or (), getattr(getattr(call, "op", None), "name", None)
-        if name == "relax.reshape" and shape[-1:] == (static_shape(call.args[0].ty) or ())[-1:]:
+        shape, name = shape_of(x), operator_of(call)
+        if name == "relax.reshape" and shape[-1:] == shape_of(call.args[0])[-1:]:
             if (found := self._whole(call.args[0])) is None:
                 return None
             whole, channels = found
-            merged = (*shape[:-1], (static_shape(whole.ty) or ())[-1])
+            merged = (*shape[:-1], shape_of(whole)[-1])
             return self.builder_.emit(relax.op.reshape(whole, merged)), channels
         if name != "relax.strided_slice" or [len(getattr(a, "fields", ())) for a in call.args[1:]] != [1] * 3:
             return None

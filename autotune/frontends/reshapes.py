@@ -11,7 +11,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from autotune.frontends.fold import constant, static_shape, tidied, with_main
+from autotune.frontends.fold import constant, operator_of, shape_of, tidied, with_main
 from autotune.frontends.layout import ELEMENTWISE
 
 
@@ -28,25 +28,25 @@ class _Widener(PyExprMutator):  # type: ignore[misc]
         return super().visit_dataflow_block_(block)
 
     def visit_var_binding_(self, binding: Any) -> None:
-        call, shape = binding.value, _shape(binding.value)
+        call, shape = binding.value, shape_of(binding.value)
         wide = self._widened(call) if isinstance(call, relax.Call) and shape else None
         if wide is None:
             super().visit_var_binding_(binding)
             return
-        if _shape(wide) != shape:
+        if shape_of(wide) != shape:
             self._wide[binding.var] = wide
             wide = relax.op.reshape(wide, shape)
         super().visit_var_binding_(relax.VarBinding(binding.var, wide))
 
     def _widened(self, call: Any) -> Any:
         """The result with all of its outer dimensions; None where there are no more than it has."""
-        match name := getattr(call.op, "name", None):
+        match name := operator_of(call):
             case "relax.reshape":
                 source = self._of(call.args[0])
-                return source if _is_merged(_shape(call), _shape(source)) else None
+                return source if _is_merged(shape_of(call), shape_of(source)) else None
             case "relax.broadcast_to":
                 source = self._of(call.args[0])
-                return source if _shape(call.args[0]) == _shape(call) else None
+                return source if shape_of(call.args[0]) == shape_of(call) else None
             case "relax.matmul":
                 return self._product(call, *map(self._of, call.args))
             case _ if name in ELEMENTWISE:
@@ -59,19 +59,19 @@ class _Widener(PyExprMutator):  # type: ignore[misc]
 
     def _product(self, call: Any, left: Any, right: Any) -> Any:
         """Of tensors whose rows stay together, and of a constant matrix or a tensor of as many matrices."""
-        if _shape(left) == _shape(call.args[0]):
+        if shape_of(left) == shape_of(call.args[0]):
             return None
         pairs = zip((left, right), call.args, strict=True)
-        alike = all(_shape(wide)[-2:] == _shape(own)[-2:] for wide, own in pairs)
-        shared = constant(right) is not None and len(_shape(right)) == 2
-        alike = alike and (shared or _shape(left)[:-2] == _shape(right)[:-2])
+        alike = all(shape_of(wide)[-2:] == shape_of(own)[-2:] for wide, own in pairs)
+        shared = constant(right) is not None and len(shape_of(right)) == 2
+        alike = alike and (shared or shape_of(left)[:-2] == shape_of(right)[:-2])
         return self._emitted(call, [left, right]) if alike else None
 
     def _elementwise(self, call: Any) -> Any:
         """Of tensors of the same dimensions, and of constants along the innermost one."""
         arguments = [self._of(a) for a in call.args]
-        shapes = {_shape(w) for a, w in zip(call.args, arguments, strict=True) if a in self._wide}
-        whole = all(_shape(a) == _shape(call) for a in call.args if a in self._wide)
+        shapes = {shape_of(w) for a, w in zip(call.args, arguments, strict=True) if a in self._wide}
+        whole = all(shape_of(a) == shape_of(call) for a in call.args if a in self._wide)
         others = [a for a in call.args if a not in self._wide]
         if len(shapes) != 1 or not whole or not all(_is_flat(a) for a in others):
             return None
@@ -88,14 +88,10 @@ def _is_merged(shape: tuple[int, ...], wide: tuple[int, ...]) -> bool:
 
 def _is_flat(argument: Any) -> bool:
     """Whether an argument is no tensor, or one of at most the innermost dimension."""
-    return not isinstance(argument.ty, relax.TensorType) or len(_shape(argument)) <= 1
+    return not isinstance(argument.ty, relax.TensorType) or len(shape_of(argument)) <= 1
 
 
 def widen_products(module: tvm.IRModule) -> tvm.IRModule:
     """Lets products in ``main``, and what follows them, keep the outer dimensions that reshapes merged."""
     main = _Widener(module).visit_expr(module["main"])
     return tidied(with_main(module, main))
-
-
-def _shape(expr: Any) -> tuple[int, ...]:
-    return static_shape(expr.ty) or ()
