@@ -5,7 +5,7 @@ batch norms and layouts fold into some hundred weights. The operations that occu
 few and NumPy has them all, so they are evaluated directly; what is not in ``NUMPY_OPS`` stays as it is.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +37,17 @@ NUMPY_OPS: dict[str, Callable[..., Any]] = {
     "relax.rsqrt": lambda a, _: 1 / np.sqrt(a),
     "relax.negative": lambda a, _: -a,
     "relax.less": lambda a, b, _: a < b,
+    "relax.less_equal": lambda a, b, _: a <= b,
+    "relax.greater": lambda a, b, _: a > b,
+    "relax.greater_equal": lambda a, b, _: a >= b,
+    "relax.equal": lambda a, b, _: a == b,
+    "relax.logical_and": lambda a, b, _: a & b,
+    "relax.logical_or": lambda a, b, _: a | b,
+    "relax.logical_not": lambda a, _: ~a,
+    "relax.full": lambda shape, value, _: np.full(shape, value),
+    "relax.arange": lambda begin, end, step, _: np.arange(begin, end, step),
+    "relax.tril": lambda a, k, _: np.tril(a, k),
+    "relax.triu": lambda a, k, _: np.triu(a, k),
     "relax.where": lambda c, a, b, _: np.where(c, a, b),
     "relax.take": _take,
     "relax.tile": lambda a, attrs: np.tile(a, _ints(attrs.repeats) or ()),
@@ -76,36 +87,37 @@ def constant(expr: Any) -> Array | None:
     return None
 
 
+def number_of(expr: Any) -> float | None:
+    """The value of a constant of one element, None for anything else."""
+    value = constant(expr)
+    return value.item() if value is not None and value.size == 1 else None
+
+
 class Bindings:
     """What the variables of a function stand for, as it was when this was made.
 
     Attributes:
         of: By variable.
+        readers: By variable, the variables and values of what reads it, itself or in a tuple; the function's
+            own result has no variable.
     """
 
     def __init__(self, function: Any) -> None:
         self.of = {b.var: b.value for block in function.body.blocks for b in block.bindings}
-        self._uses = _count_uses(function)
+        self.readers = defaultdict[Any, list[tuple[Any, Any]]](list)
+        for variable, value in [*self.of.items(), (None, function.body.body)]:
+            if variable is not None and isinstance(value, relax.Tuple):
+                continue  # read by what reads the tuple
+            for argument in value.args if isinstance(value, relax.Call) else [value]:
+                whole = self.of.get(argument, argument) if isinstance(argument, relax.Var) else argument
+                for one in whole.fields if isinstance(whole, relax.Tuple) else [argument]:
+                    self.readers[one].append((variable, value))
 
-    def own(self, expr: Any) -> Any:
-        """What a variable stands for that is used once; None for anything else."""
-        return self.of.get(expr) if isinstance(expr, relax.Var) and self._uses[expr] == 1 else None
-
-
-def _count_uses(function: Any) -> Counter[Any]:
-    """How often each variable is used, over the whole function."""
-    uses: Counter[Any] = Counter()
-
-    def visit(node: Any) -> None:
-        if isinstance(node, relax.Call):
-            uses.update(a for a in node.args if isinstance(a, relax.Var))
-        elif isinstance(node, relax.Tuple):
-            uses.update(f for f in node.fields if isinstance(f, relax.Var))
-
-    relax.analysis.post_order_visit(function, visit)
-    if isinstance(function.body.body, relax.Var):
-        uses[function.body.body] += 1
-    return uses
+    def own(self, expr: Any, readers: int = 1) -> Any:
+        """What a variable stands for that is read so often; None for anything else."""
+        if not isinstance(expr, relax.Var) or len(self.readers[expr]) != readers:
+            return None
+        return self.of.get(expr)
 
 
 def with_main(module: tvm.IRModule, main: Any) -> tvm.IRModule:
@@ -118,11 +130,13 @@ def with_main(module: tvm.IRModule, main: Any) -> tvm.IRModule:
 class _Folder(PyExprMutator):  # type: ignore[misc]
     """Replaces calls whose arguments are all known by their values."""
 
-    def _value(self, expr: Any) -> Array | tuple[int, ...] | None:
+    def _value(self, expr: Any) -> Array | tuple[int, ...] | int | float | None:
         if isinstance(expr, relax.Var):
             expr = self.lookup_binding(expr)
         if (value := constant(expr)) is not None:
             return value
+        if isinstance(expr, tvm.tirx.IntImm | tvm.tirx.FloatImm):
+            return expr.value  # type: ignore[no-any-return]
         if isinstance(expr, relax.ShapeExpr):
             values = list(expr.values)
             if all(isinstance(v, tvm.tirx.IntImm) for v in values):

@@ -15,6 +15,7 @@ from tvm.target import Target
 
 from autotune.errors import UnsupportedModel
 from autotune.frontends.affine import fold_affine
+from autotune.frontends.attention.passes import fuse_attention
 from autotune.frontends.concatenation import split_concatenations
 from autotune.frontends.fold import fold_constants
 from autotune.frontends.fusion import fuse
@@ -94,7 +95,7 @@ def lower(source: SourceModel, target: Target) -> Model:
     module = fold_constants(relax.transform.DecomposeOpsForInference()(source.module))
     module = prepare_bytes(fold_constants(decompose_norms(module)), target)
     module = split_concatenations(to_convolutions(fold_affine(module)))
-    module = merge_branches(widen_products(module))
+    module = fuse_attention(merge_branches(widen_products(module)), target)
     module = to_channels_last(module, target)
     module = write_out_conversions(pack_weights(vectorize_math(module, target), target))
     with target:

@@ -260,9 +260,11 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         return self._made(call, [view.tensor, *call.args[1:]], attrs, view.order)
 
     def _product(self, call: Any) -> _View | None:
-        """By a matrix, if the dimension that is summed over lies innermost."""
+        """By a matrix, if the dimension that is summed over lies innermost, and there are no fewer rows."""
         view = self._known(call.args[0])
         if view is None or view.order[-1] != len(view.order) - 1 or len(shape_of(call.args[1])) != 2:
+            return None
+        if shape_of(view.tensor)[-2] < shape_of(call)[-2]:
             return None
         return self._made(call, [view.tensor, self.visit_expr(call.args[1])], call.attrs, view.order)
 

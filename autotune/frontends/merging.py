@@ -6,8 +6,7 @@ and wake the other cores once. What follows reads its channels out of those of a
 """
 
 import itertools
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +22,8 @@ from autotune.frontends.layout import ELEMENTWISE
 _SUMS = {"relax.nn.conv2d": (0, -3), "relax.matmul": (-1, -1)}
 """By operator: the axis of output channels of its weights, and of its result."""
 
-_Readers = defaultdict[Any, list[tuple[Any, Any]]]
-"""By variable: the variables and calls that read it; the function's own result has no variable."""
+_Readers = Mapping[Any, list[tuple[Any, Any]]]
+"""As of ``Bindings``."""
 
 _COPIES = {"relax.concat", "relax.permute_dims"}
 _LEAST_CHANNELS = 4  # of a convolution, for its weights to be packed
@@ -101,8 +100,9 @@ class _Merger(PyExprMutator):  # type: ignore[misc]
 
 def _groups(function: Any) -> Iterator[_Group]:
     """Branches that can be one."""
-    readers, found = _readers(function), list[_Group]()
-    for variable, call in Bindings(function).of.items():
+    bindings, found = Bindings(function), list[_Group]()
+    readers = bindings.readers
+    for variable, call in bindings.of.items():
         if (branch := _branch(readers, variable, call)) is None:
             continue
         same = (g for g in found if g.branches[0].calls[0].args[0].same_as(call.args[0]))
@@ -114,19 +114,6 @@ def _groups(function: Any) -> Iterator[_Group]:
         behind = {variable for b in group.branches for variable, _ in readers[b.end]}
         if len(group.branches) > 1 and len(behind) > 1:
             yield group
-
-
-def _readers(function: Any) -> _Readers:
-    of, readers = Bindings(function).of, _Readers(list)
-    for variable, value in [*of.items(), (None, function.body.body)]:
-        if variable is not None and isinstance(value, relax.Tuple):
-            continue  # read by what reads the tuple
-        read = list(value.args) if isinstance(value, relax.Call) else [value]
-        for argument in read:
-            whole = of.get(argument, argument) if isinstance(argument, relax.Var) else argument
-            for one in whole.fields if isinstance(whole, relax.Tuple) else [argument]:
-                readers[one].append((variable, value))
-    return readers
 
 
 def _branch(readers: _Readers, variable: Any, call: Any) -> _Branch | None:

@@ -11,6 +11,7 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
+from autotune.frontends.attention.views import axes_of
 from autotune.frontends.fold import constant, operator_of, shape_of, tidied, with_main
 from autotune.frontends.layout import ELEMENTWISE
 
@@ -29,7 +30,10 @@ class _Widener(PyExprMutator):  # type: ignore[misc]
 
     def visit_var_binding_(self, binding: Any) -> None:
         call, shape = binding.value, shape_of(binding.value)
-        wide = self._widened(call) if isinstance(call, relax.Call) and shape else None
+        if operator_of(call) == "relax.permute_dims" and _moves_nothing(call):
+            call = relax.op.reshape(call.args[0], shape)
+            binding = relax.VarBinding(binding.var, call)
+        wide = self._widened(call, shape) if isinstance(call, relax.Call) and shape else None
         if wide is None:
             super().visit_var_binding_(binding)
             return
@@ -38,12 +42,12 @@ class _Widener(PyExprMutator):  # type: ignore[misc]
             wide = relax.op.reshape(wide, shape)
         super().visit_var_binding_(relax.VarBinding(binding.var, wide))
 
-    def _widened(self, call: Any) -> Any:
-        """The result with all of its outer dimensions; None where there are no more than it has."""
+    def _widened(self, call: Any, shape: tuple[int, ...]) -> Any:
+        """The result, of such a shape, with all of its outer dimensions; None where it has them."""
         match name := operator_of(call):
             case "relax.reshape":
                 source = self._of(call.args[0])
-                return source if _is_merged(shape_of(call), shape_of(source)) else None
+                return source if _is_merged(shape, shape_of(source)) else None
             case "relax.broadcast_to":
                 source = self._of(call.args[0])
                 return source if shape_of(call.args[0]) == shape_of(call) else None
@@ -82,8 +86,16 @@ class _Widener(PyExprMutator):  # type: ignore[misc]
 
 
 def _is_merged(shape: tuple[int, ...], wide: tuple[int, ...]) -> bool:
-    """Whether a shape is another one with some outer dimensions merged, or the same."""
-    return shape == wide or (len(shape) < len(wide) and shape[-1:] == wide[-1:])
+    """Whether a shape is another with some outer dimensions merged, those of extent 1 wherever they are."""
+    fewer, more = ([d for d in outer if d > 1] for outer in (shape[:-1], wide[:-1]))
+    merged = len(fewer) < len(more) or fewer == more
+    return shape == wide or (merged and len(shape) <= len(wide) and shape[-1:] == wide[-1:])
+
+
+def _moves_nothing(call: Any) -> bool:
+    """Whether a transposition only puts dimensions of extent 1 elsewhere."""
+    moved = [axis for axis in axes_of(call) if shape_of(call.args[0])[axis] > 1]
+    return moved == sorted(moved)
 
 
 def _is_flat(argument: Any) -> bool:

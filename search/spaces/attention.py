@@ -1,0 +1,183 @@
+"""A template for attention as one kernel (``autotune.frontends.attention`` writes it).
+
+Some rows of queries are multiplied with all keys, then their softmax with all values, while the scores stay
+in the core's own caches. Keys are packed, values put together, once for each head. Both products are computed
+in register tiles, as in ``contraction``:
+
+- ``x``: rows of both tiles.
+- ``n``, ``m``: vectors of keys, and of the values' channels.
+- ``rows``: how many tiles' rows are taken together, so that keys and values are loaded less often.
+"""
+
+import math
+from typing import Any
+
+from tvm.s_tir import Schedule
+from tvm.target import Target
+
+from search.errors import UnsupportedWorkload, last_line
+from search.problem import Workload
+from search.space import Draft, enumerate_drafts
+from search.spaces import contraction
+from search.spaces.knobs import Constraint, Value
+from search.spaces.template import TemplateSpace, check_extents
+from search.spaces.tir import module_of
+from search.vectors import BALANCED, Vectors
+
+SPACE_NAME = "attention/1"
+
+STAGES = (
+    QUERIES, KEYS, VALUES, SCORES, CHANGED, HIGHEST_BY_LANE, HIGHEST, RAISED, TOTAL_BY_LANE, TOTAL, MIXED,
+    OUTPUT,
+) = tuple(
+    f"attention_{stage}"
+    for stage in (
+        "queries", "keys", "values", "scores", "changed", "highest_by_lane", "highest", "raised",
+        "total_by_lane", "total", "mixed", "output",
+    )
+)  # fmt: skip
+"""Names of the blocks."""
+
+ROWS = (1, 2, 3, 4, 6, 8)
+
+_NEAR = 1 << 15  # bytes of scores: the first level of caches holds them
+_CLOSE = 1 << 18  # the second level does, beside keys and values
+_UNROLL = 2
+
+
+class AttentionSpace(TemplateSpace):
+    """Tiles of attention.
+
+    Raises:
+        UnsupportedWorkload: The workload is none, or its extents allow no tile.
+    """
+
+    def __init__(self, workload: Workload, target: Target) -> None:
+        check_extents(workload)
+        schedule = Schedule(module_of(workload))
+        try:
+            root = schedule.get_child_blocks(schedule.get_sblock("root"))
+        except Exception as error:  # TVM raises whatever its C++ side throws, of kernels without blocks
+            raise UnsupportedWorkload(f"{workload.name}: {last_line(error)}") from error
+        if not {SCORES, MIXED, OUTPUT} <= {str(schedule.get(b).name_hint) for b in root}:
+            raise UnsupportedWorkload(f"{workload.name} is no attention")
+        scores, mixed = (schedule.get(schedule.get_sblock(n)) for n in (SCORES, MIXED))
+        *heads, rows, keys, _ = (int(v.dom.extent) for v in scores.iter_vars)
+        width, self._keys = (int(v.dom.extent) for v in mixed.iter_vars[-2:])
+        self._heads, self._rows = math.prod(heads), rows
+        self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
+        self._lanes, lanes = math.gcd(width, vectors.lanes), vectors.lanes
+        if self._lanes < min(4, lanes):
+            raise UnsupportedWorkload(f"{workload.name}: {width} channels are no whole number of vectors")
+        registers = vectors.registers - vectors.spare
+        self._row_bytes = row_bytes = keys * workload.args[-1].bytes // math.prod(workload.args[-1].shape)
+        knobs: dict[str, tuple[Value, ...]] = {
+            "x": contraction.COLUMNS,
+            "n": contraction.VECTORS,
+            "m": contraction.VECTORS,
+            "rows": ROWS,
+        }
+        constraints: list[Constraint] = [
+            lambda x, n: keys // lanes % n == 0 and vectors.needed(n, x) <= registers,
+            lambda x, m: width // self._lanes % m == 0 and vectors.needed(m, x) <= registers,
+            lambda x, rows: self._rows % (x * rows) == 0,
+            lambda x, rows: rows == 1 or x * rows * row_bytes <= _CLOSE,
+        ]
+        super().__init__(workload, SPACE_NAME, knobs, constraints)
+
+    def first(self) -> Draft:
+        """The tiles that cost least."""
+        return min(enumerate_drafts(self), key=lambda d: self._cost(**self.configuration(d)))  # type: ignore[arg-type]
+
+    def _cost(self, x: int, n: int, m: int, rows: int) -> tuple[float, ...]:
+        """Half cycles for a term of each sum times the imbalance, scores out of reach, loads, rows."""
+        cycles = self._vectors.cycles(n, x) + self._vectors.cycles(m, x)
+        _, imbalance = self._vectors.spread([self._heads, self._rows // (x * rows)])
+        far = max(_NEAR, x * rows * self._row_bytes)
+        return cycles * imbalance, far, (n + x) / (n * x) + (m + x) / (m * x), -rows * x
+
+    def _apply(self, s: Schedule, x: int, n: int, m: int, rows: int) -> None:  # type: ignore[override]
+        *heads, row, channel = self._loops_as_mixed(s)
+        head = s.fuse(*heads)
+        tile, among, within = s.split(row, [None, rows, x])
+        channels, vector, lane = s.split(channel, [None, m, self._lanes])
+        s.reorder(head, tile, channels, among, within, vector, lane)
+        self._write_out(s, [within, vector, lane])
+        _, imbalance = self._vectors.spread([self._heads])
+        if by_heads := imbalance <= BALANCED:
+            s.parallel(head)
+        else:
+            tile = s.fuse(head, tile)
+            s.parallel(tile)
+        self._mix(s, among, m)
+        for name in (TOTAL, TOTAL_BY_LANE, RAISED, HIGHEST, HIGHEST_BY_LANE, CHANGED, SCORES, QUERIES):
+            s.compute_at(s.get_sblock(name), tile, preserve_unit_loops=True)
+        self._multiply(s, n, x)
+        for name in (HIGHEST_BY_LANE, TOTAL_BY_LANE):
+            self._by_lane(s, s.get_sblock(name))
+        for name in (KEYS, VALUES):
+            block = s.get_sblock(name)
+            if by_heads:
+                s.compute_at(block, head, preserve_unit_loops=True)
+            else:
+                s.parallel(s.fuse(*s.get_loops(block)[: len(heads)]))
+        for name in (QUERIES, KEYS, VALUES, RAISED):
+            *_, last = s.get_loops(s.get_sblock(name))
+            extent = int(s.get(last).extent)
+            s.vectorize(s.split(last, [None, math.gcd(extent, self._vectors.lanes)])[1])
+
+    def _loops_as_mixed(self, s: Schedule) -> list[Any]:
+        """The output's loops, as axes of what it is made of follow each other."""
+        block = s.get_sblock(OUTPUT)
+        axes, loops = [v.var for v in s.get(block).iter_vars], s.get_loops(block)
+        read = next(r for r in s.get(block).reads if len(r.region) == len(axes))
+        ordered = [next(n for n, a in enumerate(axes) if a.same_as(e.min)) for e in read.region]
+        found = [loops[n] for n in ordered]
+        s.reorder(*found)
+        return found
+
+    def _mix(self, s: Schedule, loop: Any, m: int) -> None:
+        """Softmax by values."""
+        mixed = s.get_sblock(MIXED)
+        s.set_scope(mixed, 0, "local")
+        s.compute_at(mixed, loop, preserve_unit_loops=True)
+        within, channel, key = s.get_loops(mixed)[-3:]
+        vector, lane = s.split(channel, [m, self._lanes])
+        key, again = s.split(key, [None, _UNROLL if self._keys % _UNROLL == 0 else 1])
+        s.reorder(key, again, within, vector, lane)
+        self._write_out(s, [again, within, vector, lane])
+        s.decompose_reduction(mixed, key)
+
+    def _multiply(self, s: Schedule, n: int, x: int) -> None:
+        """Queries by keys, what follows done before a tile is stored."""
+        scores, changed = s.get_sblock(SCORES), s.get_sblock(CHANGED)
+        row, column, depth = s.get_loops(scores)[-3:]
+        among, within = s.split(row, [None, x])
+        columns, vector, lane = s.split(column, [None, n, self._vectors.lanes])
+        extent = int(s.get(depth).extent)
+        depth, again = s.split(depth, [None, _UNROLL if extent % _UNROLL == 0 else 1])
+        s.reorder(columns, among, depth, again, within, vector, lane)
+        s.set_scope(scores, 0, "local")
+        s.reverse_compute_at(changed, among, preserve_unit_loops=True)
+        *others, last = s.get_loops(changed)[-2:]
+        self._write_out(s, [*others, *s.split(last, [None, self._vectors.lanes])])
+        self._write_out(s, [again, within, vector, lane])
+        s.decompose_reduction(scores, depth)
+
+    @staticmethod
+    def _by_lane(s: Schedule, block: Any) -> None:
+        """A sum, or a maximum, over vectors, in a register."""
+        *_, row, lane, vectors = s.get_loops(block)
+        stored = s.cache_write(block, 0, "local")
+        s.reorder(vectors, lane)
+        s.reverse_compute_at(stored, row, preserve_unit_loops=True)
+        s.vectorize(s.get_loops(stored)[-1])
+        s.vectorize(lane)
+        s.vectorize(s.get_loops(s.decompose_reduction(block, vectors))[-1])
+
+    @staticmethod
+    def _write_out(s: Schedule, loops: list[Any]) -> None:
+        """All turns of the loops one after another, those of the last at once."""
+        for loop in loops[:-1]:
+            s.unroll(loop)
+        s.vectorize(loops[-1])
