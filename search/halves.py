@@ -36,7 +36,7 @@ BOTH = 2
 PARTS = 3  # products of halves of two numbers
 SUMS = 4  # registers; of the others, two hold inputs, two weights
 
-_SHIFT = 16
+_SHIFT, _SECOND = 16, 0xFFFF0000
 _LEFTS, _RIGHTS = (4, 5), (6, 7)
 
 
@@ -54,6 +54,14 @@ def product(left: Any, right: Any) -> Any:
     """Of two halves as they lie in memory."""
     bits = left.astype("uint32") << tirx.const(_SHIFT, "uint32")
     return tirx.reinterpret("float32", bits) * right.astype("float32")
+
+
+def product_of_word(left: Any, word: Any, nth: Any) -> Any:
+    """Of a half as it lies in memory and the first or second of two that are one number of 32 bits."""
+    bits = left.astype("uint32") << tirx.const(_SHIFT, "uint32")
+    second = word & tirx.const(_SECOND, "uint32")
+    other = tirx.Select(nth == 0, word << tirx.const(_SHIFT, "uint32"), second)
+    return tirx.reinterpret("float32", bits) * tirx.reinterpret("float32", other)
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,10 @@ class Tile:
         return cls(*map(int, text.split("_")))
 
     def name(self, part: str) -> str:
-        """What schedules call the part ``zeros``, ``products``, ``additions`` or ``sums``.
+        """What schedules call the part ``zeros``, ``products``, ``words``, ``additions`` or ``sums``.
 
-        TVM knows it from then on. Those of ``additions`` are to sums in memory, see ``resumed``.
+        TVM knows it from then on. Those of ``additions`` are to sums in memory, see ``resumed``, those of
+        ``words`` by operands whose halves lie two in a word.
         """
         _register(self)
         return f"{MARK}.{part}_{self.text}"
@@ -136,7 +145,7 @@ def resumed(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
 def _register(tile: Tile) -> None:
     parts = {
         "zeros": _zeros(tile), "products": _products(tile, "local"), "additions": _products(tile, "global"),
-        "sums": _sums(tile),
+        "words": _products_of_words(tile), "sums": _sums(tile),
     }  # fmt: skip
     for part, both in parts.items():
         TensorIntrin.register(f"{MARK}.{part}_{tile.text}", *both)
@@ -158,11 +167,12 @@ def _multiply(tile: Tile, nth: int, vector: int, left: int, right: int) -> Any:
     return tirx.call_llvm_intrin("void", "llvm.x86.tdpbf16ps", *registers)
 
 
-def _additions(tile: Tile, a: Any, b: Any) -> Iterator[Any]:
+def _additions(tile: Tile, a: Any, address: Callable[[int], Any]) -> Iterator[Any]:
     """Loads and products, what is loaded once used as often as registers last.
 
     Args:
-        a: Inputs, shape [2, places, 2 * terms], and ``b``, weights, shape [2, terms, 16 * vectors, 2].
+        a: Inputs, shape [2, places, 2 * terms].
+        address: Of a word of weights, shape [2, terms, 16 * vectors].
     """
     plane, apart, _ = a.strides
     lanes = amx.LANES * tile.vectors
@@ -172,10 +182,7 @@ def _additions(tile: Tile, a: Any, b: Any) -> Iterator[Any]:
         return amx.load(register, a.access_ptr("r", offset=place), apart * (tile.stride * 2))
 
     def weights(register: int, half: int, vector: int) -> Any:
-        place = b.elem_offset + (half * tile.terms * lanes + vector * amx.LANES) * TERMS
-        # A pointer to bits: TVM would make one to bfloat16 one to float32.
-        kind, extent = tirx.type_annotation("uint16"), tile.terms * lanes * TERMS
-        first = tirx.call_intrin("handle", "tirx.tvm_access_ptr", kind, b.data, place, extent, 1)
+        first = address(half * tile.terms * lanes + vector * amx.LANES)
         return amx.load(register, first, lanes * amx.TERM_BYTES)
 
     if tile.registers == 1:
@@ -224,6 +231,12 @@ def _products(tile: Tile, scope: str) -> tuple[Any, Any]:
                         a[of_left(vp), vi * stride, vk * 2 + vt], b[of_right(vp), vk, vj, vt]
                     )
 
+    def address(b: Any, place: int) -> Any:
+        """A pointer to bits: TVM would make one to bfloat16 one to float32."""
+        kind, extent = tirx.type_annotation("uint16"), tile.terms * lanes * TERMS
+        first = b.elem_offset + place * TERMS
+        return tirx.call_intrin("handle", "tirx.tvm_access_ptr", kind, b.data, first, extent, 1)
+
     @T.prim_func(s_tir=True)
     def instructions(left: T.handle, right: T.handle, sums: T.handle) -> None:
         plane, apart, across = T.int32(), T.int32(), T.int32()
@@ -235,7 +248,43 @@ def _products(tile: Tile, scope: str) -> tuple[Any, Any]:
         with T.sblock("root"):
             T.reads(c[0:columns, 0:lanes], a[0:2, 0:reach, 0 : 2 * terms], b[0:2, 0:terms, 0:lanes, 0:2])
             T.writes(c[0:columns, 0:lanes])
-            amx.emit(_additions(tile, a, b))
+            amx.emit(_additions(tile, a, lambda place: address(b, place)))
+
+    return meaning, instructions
+
+
+def _products_of_words(tile: Tile) -> tuple[Any, Any]:
+    columns, terms, stride, lanes = tile.columns, tile.terms, tile.stride, amx.LANES * tile.vectors
+    reach = (columns - 1) * stride + 1
+
+    @T.prim_func(s_tir=True)
+    def meaning(
+        a: T.Buffer((2, reach, 2 * terms), "uint16", offset_factor=1),
+        b: T.Buffer((2, terms, lanes), "uint32", offset_factor=1),
+        c: T.Buffer((columns, lanes), "float32", offset_factor=1, scope="local"),
+    ) -> None:
+        with T.sblock("root"):
+            T.reads(c[0:columns, 0:lanes], a[0:2, 0:reach, 0 : 2 * terms], b[0:2, 0:terms, 0:lanes])
+            T.writes(c[0:columns, 0:lanes])
+            for p, i, j, k, t in T.grid(3, columns, lanes, terms, 2):
+                with T.sblock("update"):
+                    vi, vj, vp, vk, vt = T.axis.remap("SSRRR", [i, j, p, k, t])
+                    c[vi, vj] = c[vi, vj] + product_of_word(
+                        a[of_left(vp), vi * stride, vk * 2 + vt], b[of_right(vp), vk, vj], vt
+                    )
+
+    @T.prim_func(s_tir=True)
+    def instructions(left: T.handle, right: T.handle, sums: T.handle) -> None:
+        plane, apart, across = T.int32(), T.int32(), T.int32()
+        a = T.match_buffer(left, (2, reach, 2 * terms), "uint16", offset_factor=1, strides=[plane, apart, 1])
+        b = T.match_buffer(right, (2, terms, lanes), "uint32", offset_factor=1)
+        c = T.match_buffer(
+            sums, (columns, lanes), "float32", offset_factor=1, scope="local", strides=[across, 1]
+        )
+        with T.sblock("root"):
+            T.reads(c[0:columns, 0:lanes], a[0:2, 0:reach, 0 : 2 * terms], b[0:2, 0:terms, 0:lanes])
+            T.writes(c[0:columns, 0:lanes])
+            amx.emit(_additions(tile, a, lambda place: b.access_ptr("r", offset=place)))
 
     return meaning, instructions
 

@@ -15,7 +15,7 @@ from tvm.target import Target
 
 from autotune.frontends.fold import Array
 from search import amx
-from search.halves import APART, BOTH, PARTS, PLACED, SUMS, TERMS, of_left, of_right, product
+from search.halves import APART, BOTH, PARTS, PLACED, SUMS, TERMS, of_left, of_right, product, product_of_word
 from search.vectors import Vectors
 
 _KEPT, _ROUND, _SHIFT = 0xFFFF0000, 0x8000, 16
@@ -185,7 +185,7 @@ def packed_halves(weight: Array, vectors: int) -> Array:
     return np.ascontiguousarray(both.transpose(n + 4, n + 1, *range(1, n + 1), 0, n + 2, n + 5, n + 3))
 
 
-def halves(x: te.Tensor, rows: int) -> te.Tensor:
+def halves(x: te.Tensor, rows: int, name: str = APART) -> te.Tensor:
     """Of matrices [..., rows, inputs]: [..., chunks, 2, rows, inputs of a chunk], with zeros for more rows.
 
     So what a register is loaded with lies together.
@@ -202,7 +202,7 @@ def halves(x: te.Tensor, rows: int) -> te.Tensor:
             number = tirx.if_then_else(tirx.all(*inside), number, tirx.const(0, "float32"))
         return _half(number, half)
 
-    return te.compute((*outer, chunks, BOTH, rows, terms * TERMS), bits, name=APART)
+    return te.compute((*outer, chunks, BOTH, rows, terms * TERMS), bits, name=name)
 
 
 def matmul(x: te.Tensor, w: te.Tensor) -> te.Tensor:
@@ -218,6 +218,49 @@ def matmul(x: te.Tensor, w: te.Tensor) -> te.Tensor:
 
     *outer, _, _, rows, _ = x.shape
     return te.compute((*outer, rows, int(w.shape[0]) * lanes), term, name="matmul")
+
+
+def are_full(inputs: int) -> bool:
+    """Whether registers are loaded with as many terms as they have room for."""
+    return _chunks(inputs)[1] == amx.MOST_TERMS
+
+
+def words(x: te.Tensor, columns: int, vectors: int, name: str) -> te.Tensor:
+    """Of matrices [..., inputs, columns]: [..., tiles, chunks, 2, terms, 16 * vectors], two inputs in a word.
+
+    So they are multiplied by. Inputs beyond the last are zeros, columns repeat the last one.
+    """
+    *outer, inputs, own = (int(d) for d in x.shape)
+    (chunks, terms), lanes = _chunks(inputs), vectors * amx.LANES
+
+    def word(*i: Any) -> Any:
+        *batch, tile, chunk, half, term, lane = i
+        column, both = tile * lanes + lane, list[Any]()
+        column = column if columns == own else tirx.min(column, own - 1)
+        for nth in range(TERMS):
+            row = (chunk * terms + term) * TERMS + nth
+            number = x(*batch, row, column)
+            if chunks * terms * TERMS > inputs:
+                number = tirx.if_then_else(row < inputs, number, tirx.const(0, "float32"))
+            both.append(_half(number, half).astype("uint32"))
+        return both[0] | (both[1] << tirx.const(_SHIFT, "uint32"))
+
+    return te.compute((*outer, columns // lanes, chunks, BOTH, terms, lanes), word, name=name)
+
+
+def matmul_by_words(x: te.Tensor, w: te.Tensor, name: str) -> te.Tensor:
+    """Product of ``halves`` and ``words``, with what was added to both."""
+    *outer, tiles, chunks, _, terms, lanes = (int(d) for d in w.shape)
+    chunk, part, rc, rt = _axes(chunks, terms)
+    n = len(outer)
+
+    def term(*i: Any) -> Any:
+        *batch, row, c = i
+        left = x[(*batch, chunk, of_left(part), row, rc * TERMS + rt)]
+        word = w[(*batch, c // lanes, chunk, of_right(part), rc, c % lanes)]
+        return te.sum(product_of_word(left, word, rt), axis=[chunk, part, rc, rt])
+
+    return te.compute((*outer, int(x.shape[n + 2]), tiles * lanes), term, name=name)
 
 
 def _axes(chunks: int, terms: int) -> list[Any]:

@@ -9,7 +9,17 @@ from tvm.target import Target
 from search.errors import UnsupportedWorkload
 from search.problem import Candidate, Workload
 from search.space import Space
-from search.spaces import amx, attention, contraction, depthwise, halves, loops, trace, winograd
+from search.spaces import (
+    amx,
+    attention,
+    contraction,
+    depthwise,
+    halved_attention,
+    halves,
+    loops,
+    trace,
+    winograd,
+)
 from search.spaces.template import TemplateSpace
 
 TEMPLATES: dict[str, Callable[[Workload, Target], TemplateSpace]] = {
@@ -18,6 +28,7 @@ TEMPLATES: dict[str, Callable[[Workload, Target], TemplateSpace]] = {
     halves.SPACE_NAME: halves.HalvesSpace,
     contraction.SPACE_NAME: contraction.ContractionSpace,
     winograd.SPACE_NAME: winograd.WinogradSpace,
+    halved_attention.SPACE_NAME: halved_attention.HalvedAttentionSpace,
     attention.SPACE_NAME: attention.AttentionSpace,
     loops.SPACE_NAME: loops.LoopSpace,
 }

@@ -10,6 +10,7 @@ in register tiles, as in ``contraction``:
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from tvm.s_tir import Schedule
@@ -27,13 +28,13 @@ from search.vectors import BALANCED, Vectors
 SPACE_NAME = "attention/1"
 
 STAGES = (
-    QUERIES, KEYS, VALUES, SCORES, CHANGED, HIGHEST_BY_LANE, HIGHEST, RAISED, TOTAL_BY_LANE, TOTAL, MIXED,
-    OUTPUT,
+    QUERIES, KEYS, VALUES, SCORES, CHANGED, HIGHEST_BY_LANE, HIGHEST, RAISED, TOTAL_BY_LANE, TOTAL, WEIGHTS,
+    MIXED, OUTPUT,
 ) = tuple(
     f"attention_{stage}"
     for stage in (
         "queries", "keys", "values", "scores", "changed", "highest_by_lane", "highest", "raised",
-        "total_by_lane", "total", "mixed", "output",
+        "total_by_lane", "total", "weights", "mixed", "output",
     )
 )  # fmt: skip
 """Names of the blocks."""
@@ -45,86 +46,110 @@ _CLOSE = 1 << 18  # the second level does, beside keys and values
 _UNROLL = 2
 
 
-class AttentionSpace(TemplateSpace):
-    """Tiles of attention.
+class TiledAttentionSpace(TemplateSpace):
+    """What attention's templates have in common: which rows are taken when, and where each stage is computed.
 
-    Raises:
-        UnsupportedWorkload: The workload is none, or its extents allow no tile.
+    A subclass has ``_cost``, ``_multiply`` and ``_mix``.
     """
 
-    def __init__(self, workload: Workload, target: Target) -> None:
+    _vectors: Vectors
+    _stages: frozenset[str]
+    _heads: int
+    _rows: int
+    _row_bytes: int
+    _lanes: int
+
+    def _read(self, workload: Workload, target: Target) -> tuple[int, int, int]:
+        """How many keys there are, filled up and really, and how many channels.
+
+        Raises:
+            UnsupportedWorkload: There is no attention.
+        """
         check_extents(workload)
         schedule = Schedule(module_of(workload))
         try:
             root = schedule.get_child_blocks(schedule.get_sblock("root"))
         except Exception as error:  # TVM raises whatever its C++ side throws, of kernels without blocks
             raise UnsupportedWorkload(f"{workload.name}: {last_line(error)}") from error
-        if not {SCORES, MIXED, OUTPUT} <= {str(schedule.get(b).name_hint) for b in root}:
+        self._stages = frozenset(str(schedule.get(b).name_hint) for b in root)
+        if not {SCORES, MIXED, OUTPUT} <= self._stages:
             raise UnsupportedWorkload(f"{workload.name} is no attention")
-        scores, mixed = (schedule.get(schedule.get_sblock(n)) for n in (SCORES, MIXED))
-        *heads, rows, keys, _ = (int(v.dom.extent) for v in scores.iter_vars)
-        width, self._keys = (int(v.dom.extent) for v in mixed.iter_vars[-2:])
-        self._heads, self._rows = math.prod(heads), rows
-        self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
-        self._lanes, lanes = math.gcd(width, vectors.lanes), vectors.lanes
-        if self._lanes < min(4, lanes):
-            raise UnsupportedWorkload(f"{workload.name}: {width} channels are no whole number of vectors")
-        registers = vectors.registers - vectors.spare
-        self._row_bytes = row_bytes = keys * workload.args[-1].bytes // math.prod(workload.args[-1].shape)
-        knobs: dict[str, tuple[Value, ...]] = {
-            "x": contraction.COLUMNS,
-            "n": contraction.VECTORS,
-            "m": contraction.VECTORS,
-            "rows": ROWS,
-        }
-        constraints: list[Constraint] = [
-            lambda x, n: keys // lanes % n == 0 and vectors.needed(n, x) <= registers,
-            lambda x, m: width // self._lanes % m == 0 and vectors.needed(m, x) <= registers,
-            lambda x, rows: self._rows % (x * rows) == 0,
-            lambda x, rows: rows == 1 or x * rows * row_bytes <= _CLOSE,
-        ]
-        super().__init__(workload, SPACE_NAME, knobs, constraints)
+        scores, values = (schedule.get(schedule.get_sblock(n)) for n in (CHANGED, VALUES))
+        *heads, self._rows, keys = (int(v.dom.extent) for v in scores.iter_vars)
+        output = workload.args[-1]
+        self._heads = math.prod(heads)
+        self._row_bytes = keys * output.bytes // math.prod(output.shape)
+        self._vectors = Vectors.of(target, output.dtype)
+        return keys, int(values.iter_vars[len(heads)].dom.extent), output.shape[-1]
+
+    def _is_cut(self, x: int, rows: int) -> bool:
+        """Whether rows can be taken so, their scores near enough."""
+        close = rows == 1 or x * rows * self._row_bytes <= _CLOSE
+        return self._rows % (x * rows) == 0 and close
 
     def first(self) -> Draft:
         """The tiles that cost least."""
-        return min(enumerate_drafts(self), key=lambda d: self._cost(**self.configuration(d)))  # type: ignore[arg-type]
+        return min(enumerate_drafts(self), key=lambda d: self._cost(**self.configuration(d)))
 
-    def _cost(self, x: int, n: int, m: int, rows: int) -> tuple[float, ...]:
-        """Half cycles for a term of each sum times the imbalance, scores out of reach, loads, rows."""
-        cycles = self._vectors.cycles(n, x) + self._vectors.cycles(m, x)
-        _, imbalance = self._vectors.spread([self._heads, self._rows // (x * rows)])
-        far = max(_NEAR, x * rows * self._row_bytes)
-        return cycles * imbalance, far, (n + x) / (n * x) + (m + x) / (m * x), -rows * x
+    def _cost(self, **config: Any) -> tuple[float, ...]:
+        """What to make small."""
+        raise NotImplementedError
 
-    def _apply(self, s: Schedule, x: int, n: int, m: int, rows: int) -> None:  # type: ignore[override]
+    def _imbalance(self, x: int, rows: int) -> float:
+        return self._vectors.spread([self._heads, self._rows // (x * rows)])[1]
+
+    def _far(self, x: int, rows: int) -> int:
+        """Bytes of scores, where the first level of caches does not hold them."""
+        return max(_NEAR, x * rows * self._row_bytes)
+
+    def _apply(  # type: ignore[override]
+        self, s: Schedule, x: int, m: int, rows: int, **config: Any
+    ) -> None:
+        """Takes rows on all cores, and computes each stage for these; what all rows need once for a head."""
         *heads, row, channel = self._loops_as_mixed(s)
         head = s.fuse(*heads)
         tile, among, within = s.split(row, [None, rows, x])
         channels, vector, lane = s.split(channel, [None, m, self._lanes])
         s.reorder(head, tile, channels, among, within, vector, lane)
-        self._write_out(s, [within, vector, lane])
+        write_out(s, [within, vector, lane])
         _, imbalance = self._vectors.spread([self._heads])
-        if by_heads := imbalance <= BALANCED:
-            s.parallel(head)
-        else:
-            tile = s.fuse(head, tile)
-            s.parallel(tile)
-        self._mix(s, among, m)
-        for name in (TOTAL, TOTAL_BY_LANE, RAISED, HIGHEST, HIGHEST_BY_LANE, CHANGED, SCORES, QUERIES):
+        by_heads = imbalance <= BALANCED
+        shared = head if by_heads else s.fuse(head, tile)
+        s.parallel(shared)
+        tile = tile if by_heads else shared
+        s.compute_at(s.get_sblock(MIXED), among, preserve_unit_loops=True)
+        for name in reversed([n for n in STAGES if n in self._stages - {KEYS, VALUES, MIXED, OUTPUT}]):
             s.compute_at(s.get_sblock(name), tile, preserve_unit_loops=True)
-        self._multiply(s, n, x)
-        for name in (HIGHEST_BY_LANE, TOTAL_BY_LANE):
-            self._by_lane(s, s.get_sblock(name))
         for name in (KEYS, VALUES):
             block = s.get_sblock(name)
             if by_heads:
                 s.compute_at(block, head, preserve_unit_loops=True)
             else:
                 s.parallel(s.fuse(*s.get_loops(block)[: len(heads)]))
-        for name in (QUERIES, KEYS, VALUES, RAISED):
-            *_, last = s.get_loops(s.get_sblock(name))
-            extent = int(s.get(last).extent)
-            s.vectorize(s.split(last, [None, math.gcd(extent, self._vectors.lanes)])[1])
+        self._multiply(s, x=x, **config)
+        self._mix(s, among, x, m)
+        for name in (HIGHEST_BY_LANE, TOTAL_BY_LANE):
+            self._by_lane(s, s.get_sblock(name))
+        for name in self._stages & {QUERIES, KEYS, VALUES, RAISED, WEIGHTS}:
+            self._prepare(s, s.get_sblock(name))
+        self._begin(s, shared, x)
+
+    def _multiply(self, s: Schedule, x: int, **config: Any) -> None:
+        """Queries by keys, what follows done before a tile is stored."""
+        raise NotImplementedError
+
+    def _mix(self, s: Schedule, at: Any, x: int, m: int) -> None:
+        """Softmax by values, up to what each core stores."""
+        raise NotImplementedError
+
+    def _begin(self, s: Schedule, shared: Any, x: int) -> None:
+        """What a core does first, in the loop that is shared out."""
+
+    def _prepare(self, s: Schedule, block: Any) -> None:
+        """Computes a stage element by element, in vectors."""
+        *_, last = s.get_loops(block)
+        extent = int(s.get(last).extent)
+        s.vectorize(s.split(last, [None, math.gcd(extent, self._vectors.lanes)])[1])
 
     def _loops_as_mixed(self, s: Schedule) -> list[Any]:
         """The output's loops, as axes of what it is made of follow each other."""
@@ -135,34 +160,6 @@ class AttentionSpace(TemplateSpace):
         found = [loops[n] for n in ordered]
         s.reorder(*found)
         return found
-
-    def _mix(self, s: Schedule, loop: Any, m: int) -> None:
-        """Softmax by values."""
-        mixed = s.get_sblock(MIXED)
-        s.set_scope(mixed, 0, "local")
-        s.compute_at(mixed, loop, preserve_unit_loops=True)
-        within, channel, key = s.get_loops(mixed)[-3:]
-        vector, lane = s.split(channel, [m, self._lanes])
-        key, again = s.split(key, [None, _UNROLL if self._keys % _UNROLL == 0 else 1])
-        s.reorder(key, again, within, vector, lane)
-        self._write_out(s, [again, within, vector, lane])
-        s.decompose_reduction(mixed, key)
-
-    def _multiply(self, s: Schedule, n: int, x: int) -> None:
-        """Queries by keys, what follows done before a tile is stored."""
-        scores, changed = s.get_sblock(SCORES), s.get_sblock(CHANGED)
-        row, column, depth = s.get_loops(scores)[-3:]
-        among, within = s.split(row, [None, x])
-        columns, vector, lane = s.split(column, [None, n, self._vectors.lanes])
-        extent = int(s.get(depth).extent)
-        depth, again = s.split(depth, [None, _UNROLL if extent % _UNROLL == 0 else 1])
-        s.reorder(columns, among, depth, again, within, vector, lane)
-        s.set_scope(scores, 0, "local")
-        s.reverse_compute_at(changed, among, preserve_unit_loops=True)
-        *others, last = s.get_loops(changed)[-2:]
-        self._write_out(s, [*others, *s.split(last, [None, self._vectors.lanes])])
-        self._write_out(s, [again, within, vector, lane])
-        s.decompose_reduction(scores, depth)
 
     @staticmethod
     def _by_lane(s: Schedule, block: Any) -> None:
@@ -175,9 +172,70 @@ class AttentionSpace(TemplateSpace):
         s.vectorize(lane)
         s.vectorize(s.get_loops(s.decompose_reduction(block, vectors))[-1])
 
-    @staticmethod
-    def _write_out(s: Schedule, loops: list[Any]) -> None:
-        """All turns of the loops one after another, those of the last at once."""
-        for loop in loops[:-1]:
-            s.unroll(loop)
-        s.vectorize(loops[-1])
+
+class AttentionSpace(TiledAttentionSpace):
+    """Register tiles of attention.
+
+    Raises:
+        UnsupportedWorkload: The workload is none, or its extents allow no tile.
+    """
+
+    def __init__(self, workload: Workload, target: Target) -> None:
+        keys, self._keys, width = self._read(workload, target)
+        vectors = self._vectors
+        if WEIGHTS in self._stages:
+            raise UnsupportedWorkload(f"{workload.name}: halves are for a matrix unit")
+        self._lanes, lanes = math.gcd(width, vectors.lanes), vectors.lanes
+        if self._lanes < min(4, lanes):
+            raise UnsupportedWorkload(f"{workload.name}: {width} channels are no whole number of vectors")
+        registers = vectors.registers - vectors.spare
+        knobs: dict[str, tuple[Value, ...]] = {
+            "x": contraction.COLUMNS,
+            "n": contraction.VECTORS,
+            "m": contraction.VECTORS,
+            "rows": ROWS,
+        }
+        constraints: list[Constraint] = [
+            lambda x, n: keys // lanes % n == 0 and vectors.needed(n, x) <= registers,
+            lambda x, m: width // self._lanes % m == 0 and vectors.needed(m, x) <= registers,
+            self._is_cut,
+        ]
+        super().__init__(workload, SPACE_NAME, knobs, constraints)
+
+    def _cost(self, x: int, n: int, m: int, rows: int) -> tuple[float, ...]:  # type: ignore[override]
+        """Half cycles for a term of each sum times the imbalance, scores out of reach, loads, rows."""
+        cycles = self._vectors.cycles(n, x) + self._vectors.cycles(m, x)
+        loads = (n + x) / (n * x) + (m + x) / (m * x)
+        return cycles * self._imbalance(x, rows), self._far(x, rows), loads, -rows * x
+
+    def _multiply(self, s: Schedule, x: int, n: int) -> None:  # type: ignore[override]
+        scores, changed = s.get_sblock(SCORES), s.get_sblock(CHANGED)
+        row, column, depth = s.get_loops(scores)[-3:]
+        among, within = s.split(row, [None, x])
+        columns, vector, lane = s.split(column, [None, n, self._vectors.lanes])
+        extent = int(s.get(depth).extent)
+        depth, again = s.split(depth, [None, _UNROLL if extent % _UNROLL == 0 else 1])
+        s.reorder(columns, among, depth, again, within, vector, lane)
+        s.set_scope(scores, 0, "local")
+        s.reverse_compute_at(changed, among, preserve_unit_loops=True)
+        *others, last = s.get_loops(changed)[-2:]
+        write_out(s, [*others, *s.split(last, [None, self._vectors.lanes])])
+        write_out(s, [again, within, vector, lane])
+        s.decompose_reduction(scores, depth)
+
+    def _mix(self, s: Schedule, at: Any, x: int, m: int) -> None:
+        mixed = s.get_sblock(MIXED)
+        s.set_scope(mixed, 0, "local")
+        within, channel, key = s.get_loops(mixed)[-3:]
+        vector, lane = s.split(channel, [m, self._lanes])
+        key, again = s.split(key, [None, _UNROLL if self._keys % _UNROLL == 0 else 1])
+        s.reorder(key, again, within, vector, lane)
+        write_out(s, [again, within, vector, lane])
+        s.decompose_reduction(mixed, key)
+
+
+def write_out(s: Schedule, loops: Sequence[Any]) -> None:
+    """All turns of the loops one after another, those of the last at once."""
+    for loop in loops[:-1]:
+        s.unroll(loop)
+    s.vectorize(loops[-1])

@@ -50,6 +50,7 @@ class Attention:
             width].
         changes: What happens between the first product and softmax, the first first.
         safe: A row of scores that are all minus infinity comes out as zeros; without, as NaN.
+        depth: Of queries and keys.
         columns: Keys.
         shape: Of the result, [*heads, rows, width].
         order: How the result's axes follow each other in the end.
@@ -60,6 +61,7 @@ class Attention:
     values: View
     changes: tuple[Change, ...]
     safe: bool
+    depth: int
     columns: int
     shape: tuple[int, ...]
     order: tuple[int, ...]
@@ -103,8 +105,9 @@ class _Finder:
         result, shape, order = self._ordered(variable, shape_of(mix))
         queries = view(self._bindings, product.args[0], scaled=True)
         keys = view(self._bindings, product.args[1], scaled=True, swapped=True)
-        values, columns = view(self._bindings, mix.args[1]), shape_of(product)[-1]
-        found = Attention(queries, keys, values, changes, guarded is not None, columns, shape, order)
+        values = view(self._bindings, mix.args[1])
+        depth, columns = shape_of(product.args[1])[-2:]
+        found = Attention(queries, keys, values, changes, guarded is not None, depth, columns, shape, order)
         return result, found
 
     def _guarded(self, call: Any) -> Any:

@@ -9,7 +9,7 @@ from tvm.s_tir import Schedule
 from tvm.target import Target
 
 from autotune.frontends.attention.finding import Attention, find
-from autotune.frontends.attention.stages import written
+from autotune.frontends.attention.stages import Floats, Halves, written
 from autotune.frontends.fold import tidied
 from autotune.frontends.fusion import OPAQUE
 from search.spaces import attention as stages
@@ -25,6 +25,7 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
     def __init__(self, module: tvm.IRModule, target: Target) -> None:
         super().__init__(module)
         self._found = dict(find(module["main"]))
+        self._target = target
         self._vectors = Vectors.of(target, "float32")
 
     def visit_var_binding_(self, binding: Any) -> None:
@@ -35,12 +36,11 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
     def _fused(self, found: Attention) -> Any:
         operands = [self.visit_expr(view.source) for view in found.operands]
         arguments = list(dict.fromkeys(operands))
-        lanes = self._vectors.lanes
-        rows, blocks = self._vectors.filled(found.shape[-2], -(-found.columns // lanes))
+        form = Halves.of(found, self._vectors, self._target) or Floats.of(found, self._vectors)
 
         def attention(*sources: te.Tensor) -> te.Tensor:
             of = dict(zip(arguments, sources, strict=True))
-            return written(found, [of[o] for o in operands], rows, blocks, lanes)
+            return written(found, [of[o] for o in operands], form, self._vectors.lanes)
 
         return self.builder_.call_te(
             attention, *arguments, primfunc_name_hint=_NAME, primfunc_attrs={"op_pattern": OPAQUE}
