@@ -52,6 +52,8 @@ class TiledAttentionSpace(TemplateSpace):
     A subclass has ``_cost``, ``_multiply`` and ``_mix``.
     """
 
+    alone = True
+
     _vectors: Vectors
     _stages: frozenset[str]
     _heads: int
@@ -127,7 +129,7 @@ class TiledAttentionSpace(TemplateSpace):
             else:
                 s.parallel(s.fuse(*s.get_loops(block)[: len(heads)]))
         self._multiply(s, x=x, **config)
-        self._mix(s, among, x, m)
+        self._mix(s, x, m)
         for name in (HIGHEST_BY_LANE, TOTAL_BY_LANE):
             self._by_lane(s, s.get_sblock(name))
         for name in self._stages & {QUERIES, KEYS, VALUES, RAISED, WEIGHTS}:
@@ -138,7 +140,7 @@ class TiledAttentionSpace(TemplateSpace):
         """Queries by keys, what follows done before a tile is stored."""
         raise NotImplementedError
 
-    def _mix(self, s: Schedule, at: Any, x: int, m: int) -> None:
+    def _mix(self, s: Schedule, x: int, m: int) -> None:
         """Softmax by values, up to what each core stores."""
         raise NotImplementedError
 
@@ -223,7 +225,7 @@ class AttentionSpace(TiledAttentionSpace):
         write_out(s, [again, within, vector, lane])
         s.decompose_reduction(scores, depth)
 
-    def _mix(self, s: Schedule, at: Any, x: int, m: int) -> None:
+    def _mix(self, s: Schedule, x: int, m: int) -> None:
         mixed = s.get_sblock(MIXED)
         s.set_scope(mixed, 0, "local")
         within, channel, key = s.get_loops(mixed)[-3:]

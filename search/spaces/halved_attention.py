@@ -19,6 +19,7 @@ from search.spaces import attention as stages
 from search.spaces.attention import ROWS, TiledAttentionSpace, write_out
 from search.spaces.halves import COLUMNS
 from search.spaces.knobs import Constraint, Value
+from search.spaces.tir import module_of
 
 SPACE_NAME = "halved-attention/1"
 
@@ -34,7 +35,11 @@ class HalvedAttentionSpace(TiledAttentionSpace):
         self._read(workload, target)
         if stages.WEIGHTS not in self._stages or not amx.multiplies_halves(target, self._vectors.lanes):
             raise UnsupportedWorkload(f"{workload.name}: no halves for the target's matrix unit")
-        self._lanes = amx.LANES
+        self._lanes, s = amx.LANES, Schedule(module_of(workload))
+        self._blocks = {
+            name: int(s.get(s.get_sblock(name)).iter_vars[-1].dom.extent) // amx.LANES
+            for name in (stages.KEYS, stages.VALUES)
+        }
         knobs: dict[str, tuple[Value, ...]] = {"x": COLUMNS, "rows": ROWS}
         constraints: list[Constraint] = [lambda x: amx.registers_for(x) <= 2, self._is_cut]
         super().__init__(workload, SPACE_NAME, knobs, constraints)
@@ -46,10 +51,6 @@ class HalvedAttentionSpace(TiledAttentionSpace):
         return products, self._far(x, rows), -registers, -rows * x
 
     def _apply(self, s: Schedule, x: int, rows: int) -> None:  # type: ignore[override]
-        self._blocks = {
-            name: int(s.get(s.get_sblock(name)).iter_vars[-1].dom.extent) // amx.LANES
-            for name in (stages.KEYS, stages.VALUES)
-        }
         super()._apply(s, x=x, m=self._blocks[stages.VALUES], rows=rows)
 
     def _begin(self, s: Schedule, shared: Any, x: int) -> None:
@@ -68,14 +69,14 @@ class HalvedAttentionSpace(TiledAttentionSpace):
         s.reverse_compute_at(changed, among, preserve_unit_loops=True)
         *others, last = s.get_loops(changed)[-2:]
         write_out(s, [*others, *s.split(last, [None, amx.LANES])])
-        self._in_registers(s, scores, among, reduced, self._tile(x, stages.KEYS))
+        self._in_registers(s, scores, reduced, self._tile(x, stages.KEYS))
 
-    def _mix(self, s: Schedule, at: Any, x: int, m: int) -> None:
+    def _mix(self, s: Schedule, x: int, m: int) -> None:
         mixed = s.get_sblock(stages.MIXED)
         within, lane, *reduced = s.get_loops(mixed)[-6:]
         s.reorder(*reduced[:2], within, lane, *reduced[2:])
         s.set_scope(mixed, 0, "local")
-        self._in_registers(s, mixed, at, reduced, self._tile(x, stages.VALUES))
+        self._in_registers(s, mixed, reduced, self._tile(x, stages.VALUES))
 
     def _prepare(self, s: Schedule, block: Any) -> None:
         """Both halves of a number one after another: it is loaded and rounded once."""
@@ -88,7 +89,7 @@ class HalvedAttentionSpace(TiledAttentionSpace):
         write_out(s, [half, lane])
 
     @staticmethod
-    def _in_registers(s: Schedule, block: Any, at: Any, reduced: list[Any], tile: halves.Tile) -> None:
+    def _in_registers(s: Schedule, block: Any, reduced: list[Any], tile: halves.Tile) -> None:
         """Sums in registers, from the first term to the last; then they are stored."""
         chunk, part, *_ = reduced
         sums = s.cache_write(block, 0, "local")
