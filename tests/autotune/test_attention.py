@@ -213,7 +213,7 @@ class Bare(nn.Module):
         return (query @ key.mT).softmax(-1) @ value
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(shapes(), st.integers(0, 2**31), st.sampled_from([HERE, *runnable("haswell", "x86-64-v2")]))
 def test_every_schedule_is_right(sizes: tuple[int, ...], seed: int, target: Target) -> None:
     heads, rows, keys, depth, channels = sizes
@@ -235,7 +235,7 @@ def test_every_schedule_is_right(sizes: tuple[int, ...], seed: int, target: Targ
 
 
 @needs_unit
-@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.integers(1, 2),
     st.integers(16, 70),
