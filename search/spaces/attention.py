@@ -55,7 +55,7 @@ class TiledAttentionSpace(TemplateSpace):
     alone = True
 
     _vectors: Vectors
-    _stages: frozenset[str]
+    _stages: list[str]
     _heads: int
     _rows: int
     _row_bytes: int
@@ -73,8 +73,9 @@ class TiledAttentionSpace(TemplateSpace):
             root = schedule.get_child_blocks(schedule.get_sblock("root"))
         except Exception as error:  # TVM raises whatever its C++ side throws, of kernels without blocks
             raise UnsupportedWorkload(f"{workload.name}: {last_line(error)}") from error
-        self._stages = frozenset(str(schedule.get(b).name_hint) for b in root)
-        if not {SCORES, MIXED, OUTPUT} <= self._stages:
+        names = {str(schedule.get(b).name_hint) for b in root}
+        self._stages = [stage for stage in STAGES if stage in names]
+        if not {SCORES, MIXED, OUTPUT} <= names:
             raise UnsupportedWorkload(f"{workload.name} is no attention")
         scores, values = (schedule.get(schedule.get_sblock(n)) for n in (CHANGED, VALUES))
         *heads, self._rows, keys = (int(v.dom.extent) for v in scores.iter_vars)
@@ -120,8 +121,9 @@ class TiledAttentionSpace(TemplateSpace):
         s.parallel(shared)
         tile = tile if by_heads else shared
         s.compute_at(s.get_sblock(MIXED), among, preserve_unit_loops=True)
-        for name in reversed([n for n in STAGES if n in self._stages - {KEYS, VALUES, MIXED, OUTPUT}]):
-            s.compute_at(s.get_sblock(name), tile, preserve_unit_loops=True)
+        for name in reversed(self._stages):
+            if name not in (KEYS, VALUES, MIXED, OUTPUT):
+                s.compute_at(s.get_sblock(name), tile, preserve_unit_loops=True)
         for name in (KEYS, VALUES):
             block = s.get_sblock(name)
             if by_heads:
@@ -132,8 +134,9 @@ class TiledAttentionSpace(TemplateSpace):
         self._mix(s, x, m)
         for name in (HIGHEST_BY_LANE, TOTAL_BY_LANE):
             self._by_lane(s, s.get_sblock(name))
-        for name in self._stages & {QUERIES, KEYS, VALUES, RAISED, WEIGHTS}:
-            self._prepare(s, s.get_sblock(name))
+        for name in self._stages:  # in their order: equal configurations are equal traces
+            if name in (QUERIES, KEYS, VALUES, RAISED, WEIGHTS):
+                self._prepare(s, s.get_sblock(name))
         self._begin(s, shared, x)
 
     def _multiply(self, s: Schedule, x: int, **config: Any) -> None:

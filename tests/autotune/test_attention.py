@@ -1,6 +1,9 @@
 """Attention as one kernel: found in what exporters write, equal to the model's own, else left apart."""
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -267,6 +270,22 @@ def test_halves_are_for_full_registers() -> None:
         model = lowered(Attention(4, "torch", columns), (torch.randn(1, 40, columns),), WITH_UNIT)
         (task,) = (t for t in model.tasks if t.name.startswith("attention"))
         assert template_of(task.workload, WITH_UNIT).name == form
+
+
+def test_a_schedule_is_the_same_in_every_process() -> None:
+    """Python orders sets of names differently in each."""
+    code = "import test_attention; print(test_attention.trace_of_causal())"
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert result.stdout.decode().strip() == trace_of_causal()
+
+
+def trace_of_causal() -> str:
+    model = lowered(Attention(4, "causal"), (torch.ones(1, 12, 32),))
+    (task,) = (t for t in model.tasks if t.name.startswith("attention"))
+    guess = first_guess(task.workload, TARGET)
+    assert guess is not None
+    return guess.trace
 
 
 @pytest.mark.parametrize("processor", ELSEWHERE, ids=lambda p: p["mtriple"])
