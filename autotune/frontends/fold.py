@@ -126,6 +126,14 @@ def with_main(module: tvm.IRModule, main: Any) -> tvm.IRModule:
     return tvm.IRModule({**others, "main": main})
 
 
+def rewritten(mutator: Any, module: tvm.IRModule) -> tvm.IRModule:
+    """The module with ``main`` as a mutator made it, and the kernels that it wrote."""
+    main = mutator.visit_expr(module["main"])
+    changed = mutator.builder_.get()
+    changed.update_func(changed.get_global_var("main"), main)
+    return changed
+
+
 @mutator
 class _Folder(PyExprMutator):  # type: ignore[misc]
     """Replaces calls whose arguments are all known by their values."""

@@ -5,10 +5,12 @@ ultraface's last convolutions took ten times as long as with a kernel of its own
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import tvm
 from tvm import relax
+from tvm.s_tir import Schedule
 
 from autotune.frontends.fold import Bindings, static_shape
 
@@ -30,6 +32,24 @@ def fuse(module: tvm.IRModule) -> tvm.IRModule:
             relax.transform.DeadCodeElimination(),
         ]
     )(module)
+
+
+def read_in_place(module: tvm.IRModule, kernels: str, which: Callable[[str], bool]) -> None:
+    """Inlines blocks that only choose and order elements, so that kernels read them where they are.
+
+    Args:
+        module: Changed.
+        kernels: What their names contain; TVM may have put a number behind it.
+        which: Says of a block's name whether it is one.
+    """
+    for variable, function in module.functions.items():
+        if kernels not in variable.name_hint:
+            continue
+        schedule = Schedule(tvm.IRModule({"main": function}))
+        for block in schedule.get_child_blocks(schedule.get_sblock("root")):
+            if which(str(schedule.get(block).name_hint)):
+                schedule.compute_inline(block)
+        module.update_func(variable, schedule.mod["main"])
 
 
 @tvm.transform.module_pass(opt_level=0)  # type: ignore[untyped-decorator]

@@ -24,6 +24,7 @@ from tvm.target import Target
 
 from autotune.frontends import halves
 from autotune.frontends.fold import constant, fold_constants, shape_of, static_shape, with_main
+from autotune.frontends.geometry import axes_of, moves_nothing
 from autotune.frontends.quantized.held import CONVERSIONS
 from search.vectors import Vectors
 
@@ -177,9 +178,7 @@ class _ChannelsLast(PyExprMutator):  # type: ignore[misc]
         if constant(call.args[0]) is not None:
             return None
         view = self._known(call.args[0]) or _View(self.visit_expr(call.args[0]), _natural(call.args[0]))
-        rank = len(view.order)
-        axes = reversed(range(rank)) if call.attrs.axes is None else call.attrs.axes
-        turned = [int(a) % rank for a in axes]
+        turned = axes_of(call)
         return _View(view.tensor, tuple(turned.index(o) for o in view.order))
 
     def _bytes(self, call: Any) -> _View | None:
@@ -406,8 +405,7 @@ def _changed(attrs: Any, **fields: Any) -> Any:
 def _transposed(view: _View, order: Order) -> Any:
     """The tensor that is there in another order; where only dimensions of extent 1 move, nothing does."""
     shape, axes = shape_of(view.tensor), [view.order.index(o) for o in order]
-    moved = [a for a in axes if shape[a] > 1]
-    if moved == sorted(moved):
+    if moves_nothing(shape, axes):
         return relax.op.reshape(view.tensor, [shape[a] for a in axes])
     return relax.op.permute_dims(view.tensor, axes)
 

@@ -16,13 +16,12 @@ import numpy as np
 import tvm
 from tvm import relax, te, topi
 from tvm.relax.expr_functor import PyExprMutator, mutator
-from tvm.s_tir import Schedule
 from tvm.target import Target
 
 from autotune.frontends import halves, winograd
-from autotune.frontends.fold import Array, constant, operator_of, shape_of, static_shape
-from autotune.frontends.fusion import FUSABLE
-from autotune.frontends.geometry import cropped, geometry
+from autotune.frontends.fold import Array, constant, operator_of, rewritten, shape_of, static_shape
+from autotune.frontends.fusion import FUSABLE, read_in_place
+from autotune.frontends.geometry import cropped, geometry, slice_of
 from autotune.frontends.quantized.sums import SumsOfBytes
 from search.vectors import Vectors
 
@@ -206,12 +205,11 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
             whole, channels = found
             merged = (*shape[:-1], shape_of(whole)[-1])
             return self.builder_.emit(relax.op.reshape(whole, merged)), channels
-        if name != "relax.strided_slice" or [len(getattr(a, "fields", ())) for a in call.args[1:]] != [1] * 3:
+        begins = slice_of(call) if name == "relax.strided_slice" else None
+        if begins is None or list(begins) != [len(shape) - 1]:
             return None
-        (axis,), (begin,), (end,) = ([int(getattr(v, "value", v)) for v in a.fields] for a in call.args[1:])
-        return (
-            (call.args[0], range(begin, end)) if axis == len(shape) - 1 and end - begin == shape[-1] else None
-        )
+        (begin,) = begins.values()
+        return call.args[0], range(begin, begin + shape[-1])
 
     def _vectors(self, weight: Array) -> Vectors:
         return Vectors.of(self._target, str(weight.dtype))
@@ -277,18 +275,6 @@ def _merged(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
 
 def pack_weights(module: tvm.IRModule, target: Target) -> tvm.IRModule:
     """Packs the constant weights of convolutions and matrix products in ``main``."""
-    packer = _Packer(module, target)
-    main = packer.visit_expr(module["main"])
-    packed = packer.builder_.get()
-    packed.update_func(packed.get_global_var("main"), main)
-    for name, function in packed.functions.items():
-        if _OF_PART in name.name_hint:  # TVM may have put a number behind it
-            packed.update_func(name, _in_place(function))
+    packed = rewritten(_Packer(module, target), module)
+    read_in_place(packed, _OF_PART, lambda block: block == _PART)
     return relax.transform.DeadCodeElimination()(packed)
-
-
-def _in_place(function: Any) -> Any:
-    """A kernel that reads its part of a tensor where that is."""
-    schedule = Schedule(tvm.IRModule({"main": function}))
-    schedule.compute_inline(schedule.get_sblock(_PART))
-    return schedule.mod["main"]

@@ -11,8 +11,8 @@ import tvm
 from tvm import relax
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from autotune.frontends.attention.views import axes_of
 from autotune.frontends.fold import constant, operator_of, shape_of, tidied, with_main
+from autotune.frontends.geometry import axes_of, moves_nothing
 from autotune.frontends.layout import ELEMENTWISE
 
 
@@ -30,7 +30,7 @@ class _Widener(PyExprMutator):  # type: ignore[misc]
 
     def visit_var_binding_(self, binding: Any) -> None:
         call, shape = binding.value, shape_of(binding.value)
-        if operator_of(call) == "relax.permute_dims" and _moves_nothing(call):
+        if operator_of(call) == "relax.permute_dims" and moves_nothing(shape_of(call.args[0]), axes_of(call)):
             call = relax.op.reshape(call.args[0], shape)
             binding = relax.VarBinding(binding.var, call)
         wide = self._widened(call, shape) if isinstance(call, relax.Call) and shape else None
@@ -90,12 +90,6 @@ def _is_merged(shape: tuple[int, ...], wide: tuple[int, ...]) -> bool:
     fewer, more = ([d for d in outer if d > 1] for outer in (shape[:-1], wide[:-1]))
     merged = len(fewer) < len(more) or fewer == more
     return shape == wide or (merged and len(shape) <= len(wide) and shape[-1:] == wide[-1:])
-
-
-def _moves_nothing(call: Any) -> bool:
-    """Whether a transposition only puts dimensions of extent 1 elsewhere."""
-    moved = [axis for axis in axes_of(call) if shape_of(call.args[0])[axis] > 1]
-    return moved == sorted(moved)
 
 
 def _is_flat(argument: Any) -> bool:

@@ -16,6 +16,7 @@ from tvm import relax, te, tirx, topi
 from tvm.relax.expr_functor import PyExprMutator, mutator
 from tvm.target import Target
 
+from autotune.frontends.fold import rewritten
 from search.vectors import Vectors
 
 
@@ -110,8 +111,4 @@ class _Vectorizer(PyExprMutator):  # type: ignore[misc]
 
 def vectorize_math(module: tvm.IRModule, target: Target) -> tvm.IRModule:
     """Replaces what the C library would compute number by number in ``main``, for float32."""
-    vectorizer = _Vectorizer(module, target)
-    main = vectorizer.visit_expr(module["main"])
-    changed = vectorizer.builder_.get()
-    changed.update_func(changed.get_global_var("main"), main)
-    return relax.transform.DeadCodeElimination()(changed)
+    return relax.transform.DeadCodeElimination()(rewritten(_Vectorizer(module, target), module))

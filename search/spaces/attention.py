@@ -10,19 +10,16 @@ in register tiles, as in ``contraction``:
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from tvm.s_tir import Schedule
 from tvm.target import Target
 
-from search.errors import UnsupportedWorkload, last_line
+from search.errors import UnsupportedWorkload
 from search.problem import Workload
-from search.space import Draft, enumerate_drafts
 from search.spaces import contraction
 from search.spaces.knobs import Constraint, Value
-from search.spaces.template import TemplateSpace, check_extents
-from search.spaces.tir import module_of
+from search.spaces.template import TemplateSpace, blocks_of, check_extents, write_out
 from search.vectors import BALANCED, Vectors
 
 SPACE_NAME = "attention/1"
@@ -68,14 +65,9 @@ class TiledAttentionSpace(TemplateSpace):
             UnsupportedWorkload: There is no attention.
         """
         check_extents(workload)
-        schedule = Schedule(module_of(workload))
-        try:
-            root = schedule.get_child_blocks(schedule.get_sblock("root"))
-        except Exception as error:  # TVM raises whatever its C++ side throws, of kernels without blocks
-            raise UnsupportedWorkload(f"{workload.name}: {last_line(error)}") from error
-        names = {str(schedule.get(b).name_hint) for b in root}
+        schedule, names = blocks_of(workload)
         self._stages = [stage for stage in STAGES if stage in names]
-        if not {SCORES, MIXED, OUTPUT} <= names:
+        if not {SCORES, MIXED, OUTPUT} <= set(names):
             raise UnsupportedWorkload(f"{workload.name} is no attention")
         scores, values = (schedule.get(schedule.get_sblock(n)) for n in (CHANGED, VALUES))
         *heads, self._rows, keys = (int(v.dom.extent) for v in scores.iter_vars)
@@ -89,14 +81,6 @@ class TiledAttentionSpace(TemplateSpace):
         """Whether rows can be taken so, their scores near enough."""
         close = rows == 1 or x * rows * self._row_bytes <= _CLOSE
         return self._rows % (x * rows) == 0 and close
-
-    def first(self) -> Draft:
-        """The tiles that cost least."""
-        return min(enumerate_drafts(self), key=lambda d: self._cost(**self.configuration(d)))
-
-    def _cost(self, **config: Any) -> tuple[float, ...]:
-        """What to make small."""
-        raise NotImplementedError
 
     def _imbalance(self, x: int, rows: int) -> float:
         return self._vectors.spread([self._heads, self._rows // (x * rows)])[1]
@@ -237,10 +221,3 @@ class AttentionSpace(TiledAttentionSpace):
         s.reorder(key, again, within, vector, lane)
         write_out(s, [again, within, vector, lane])
         s.decompose_reduction(mixed, key)
-
-
-def write_out(s: Schedule, loops: Sequence[Any]) -> None:
-    """All turns of the loops one after another, those of the last at once."""
-    for loop in loops[:-1]:
-        s.unroll(loop)
-    s.vectorize(loops[-1])

@@ -34,7 +34,6 @@ from tvm.tirx.analysis import undefined_vars
 from search import ahead, dots, halves
 from search.errors import UnsupportedWorkload, last_line
 from search.problem import Workload
-from search.space import Draft, enumerate_drafts
 from search.spaces.knobs import Constraint, Value
 from search.spaces.template import TemplateSpace, check_extents
 from search.spaces.tir import module_of
@@ -255,14 +254,6 @@ class TiledSpace(TemplateSpace):
 
     _sum: Contraction
     _vectors: Vectors
-
-    def first(self) -> Draft:
-        """The tile that costs least."""
-        return min(enumerate_drafts(self), key=lambda d: self._cost(**self.configuration(d)))
-
-    def _cost(self, **config: Any) -> tuple[float, ...]:
-        """What to make small."""
-        raise NotImplementedError
 
     @cached_property
     def _lanes(self) -> int:

@@ -16,10 +16,10 @@ from search import amx, halves
 from search.errors import UnsupportedWorkload
 from search.problem import Workload
 from search.spaces import attention as stages
-from search.spaces.attention import ROWS, TiledAttentionSpace, write_out
+from search.spaces.attention import ROWS, TiledAttentionSpace
 from search.spaces.halves import COLUMNS
 from search.spaces.knobs import Constraint, Value
-from search.spaces.tir import module_of
+from search.spaces.template import blocks_of, write_out
 
 SPACE_NAME = "halved-attention/1"
 
@@ -35,7 +35,8 @@ class HalvedAttentionSpace(TiledAttentionSpace):
         self._read(workload, target)
         if stages.WEIGHTS not in self._stages or not amx.multiplies_halves(target, self._vectors.lanes):
             raise UnsupportedWorkload(f"{workload.name}: no halves for the target's matrix unit")
-        self._lanes, s = amx.LANES, Schedule(module_of(workload))
+        self._lanes = amx.LANES
+        s, _ = blocks_of(workload)
         self._blocks = {
             name: int(s.get(s.get_sblock(name)).iter_vars[-1].dom.extent) // amx.LANES
             for name in (stages.KEYS, stages.VALUES)

@@ -9,7 +9,7 @@ from tvm.s_tir import Schedule
 
 from search.errors import InvalidCandidate, UnsupportedWorkload, last_line
 from search.problem import Candidate, Workload
-from search.space import Draft
+from search.space import Draft, enumerate_drafts
 from search.spaces.knobs import Constraint, KnobSpace, Value
 from search.spaces.tir import module_of
 from search.spaces.trace import trace_to_json
@@ -54,7 +54,11 @@ class TemplateSpace(KnobSpace):
             raise UnsupportedWorkload(f"{workload.name}: {error}") from error
 
     def first(self) -> Draft:
-        """The draft that a formula takes for the best."""
+        """The draft that a formula takes for the best: the one that costs least."""
+        return min(enumerate_drafts(self), key=lambda d: self._cost(**self.configuration(d)))
+
+    def _cost(self, **config: Any) -> tuple[float, ...]:
+        """What to make small."""
         raise NotImplementedError
 
     def _apply(self, s: Schedule, **config: Any) -> None:
@@ -69,6 +73,27 @@ class TemplateSpace(KnobSpace):
         except Exception as error:
             raise InvalidCandidate(last_line(error)) from error
         return Candidate(self.workload.hash, self.name, draft, trace_to_json(schedule.trace))  # type: ignore[arg-type]
+
+
+def blocks_of(workload: Workload) -> tuple[Schedule, list[str]]:
+    """A kernel yet to be scheduled, and the names of its blocks.
+
+    Raises:
+        UnsupportedWorkload: It has none.
+    """
+    schedule = Schedule(module_of(workload))
+    try:
+        root = schedule.get_child_blocks(schedule.get_sblock("root"))
+    except Exception as error:  # TVM raises whatever its C++ side throws
+        raise UnsupportedWorkload(f"{workload.name}: {last_line(error)}") from error
+    return schedule, [str(schedule.get(block).name_hint) for block in root]
+
+
+def write_out(s: Schedule, loops: Sequence[Any]) -> None:
+    """All turns of the loops one after another, those of the last at once."""
+    for loop in loops[:-1]:
+        s.unroll(loop)
+    s.vectorize(loops[-1])
 
 
 def check_extents(workload: Workload) -> None:

@@ -14,13 +14,11 @@ from tvm.s_tir import Schedule
 from tvm.target import Target
 
 from search import ahead
-from search.errors import UnsupportedWorkload, last_line
+from search.errors import UnsupportedWorkload
 from search.problem import Workload
-from search.space import Draft, enumerate_drafts
 from search.spaces import contraction
 from search.spaces.knobs import Constraint, Value
-from search.spaces.template import TemplateSpace
-from search.spaces.tir import module_of
+from search.spaces.template import TemplateSpace, blocks_of, write_out
 from search.vectors import Vectors
 
 SPACE_NAME = "winograd/2"
@@ -45,12 +43,7 @@ class WinogradSpace(TemplateSpace):
     """
 
     def __init__(self, workload: Workload, target: Target) -> None:
-        schedule = Schedule(module_of(workload))
-        try:
-            root = schedule.get_child_blocks(schedule.get_sblock("root"))
-        except Exception as error:  # TVM raises whatever its C++ side throws, of kernels without blocks
-            raise UnsupportedWorkload(f"{workload.name}: {last_line(error)}") from error
-        names = [str(schedule.get(b).name_hint) for b in root]
+        schedule, names = blocks_of(workload)
         if not {ROWS, TILES, PRODUCT, INVERSE, OUTPUT} <= set(names):
             raise UnsupportedWorkload(f"{workload.name} is no Winograd convolution")
         *others, self._last = names[names.index(ROWS) :]
@@ -80,14 +73,9 @@ class WinogradSpace(TemplateSpace):
         ]
         super().__init__(workload, SPACE_NAME, knobs, constraints)
 
-    def first(self) -> Draft:
-        """The tile that loads least for what it computes."""
-
-        def cost(draft: Draft) -> tuple[float, ...]:
-            n, y, x = (int(v) for v in self.configuration(draft).values())
-            return self._vectors.cycles(n, y * x), -n * y * x
-
-        return min(enumerate_drafts(self), key=cost)
+    def _cost(self, n: int, y: int, x: int) -> tuple[float, ...]:  # type: ignore[override]
+        """What a tile loads for what it computes."""
+        return self._vectors.cycles(n, y * x), -n * y * x
 
     def _apply(self, s: Schedule, n: int, y: int, x: int) -> None:  # type: ignore[override]
         padded = s.get_producers(s.get_sblock(ROWS))[0]
@@ -104,7 +92,7 @@ class WinogradSpace(TemplateSpace):
         a, b, image, p, q, channels = s.get_loops(tiles)
         outer, lane = s.split(channels, [None, self._input_lanes])
         s.reorder(image, p, q, outer, a, b, lane)
-        self._write_out(s, [a, b, lane])
+        write_out(s, [a, b, lane])
         self._compute_in_tiles(s, rows, [image, p, q], outer, 5)
 
     def _multiply(self, s: Schedule, n: int, y: int, x: int) -> None:
@@ -122,9 +110,9 @@ class WinogradSpace(TemplateSpace):
             used = n * self._lanes * depth * self._itemsize
             ko = ahead.mark(s, ko, self._tiles // (y * x), used, self._fetched)
         s.reverse_compute_at(stored, qo, preserve_unit_loops=True)
-        self._write_out(s, [ki, pi, qi, ci, lane])
+        write_out(s, [ki, pi, qi, ci, lane])
         *others, last = s.get_loops(stored)[-6:]
-        self._write_out(s, [*others, *s.split(last, [None, self._lanes])])
+        write_out(s, [*others, *s.split(last, [None, self._lanes])])
         s.parallel(s.fuse(a, b))
         s.decompose_reduction(product, ko)
 
@@ -137,7 +125,7 @@ class WinogradSpace(TemplateSpace):
         q, xi = s.split(columns, [None, self._out[1]])
         outer, lane = s.split(channels, [None, int(np.gcd(int(s.get(channels).extent), self._lanes))])
         s.reorder(image, p, q, outer, yi, xi, lane)
-        self._write_out(s, [yi, xi, lane])
+        write_out(s, [yi, xi, lane])
         self._compute_in_tiles(s, inverse, [image, p, q], outer, 6)
 
     def _compute_in_tiles(self, s: Schedule, block: Any, tiles: list[Any], at: Any, own: int) -> None:
@@ -145,15 +133,8 @@ class WinogradSpace(TemplateSpace):
         s.set_scope(block, 0, "local")
         s.compute_at(block, at, preserve_unit_loops=True)
         s.parallel(s.fuse(*tiles))
-        self._write_out(s, s.get_loops(block)[-own:])
+        write_out(s, s.get_loops(block)[-own:])
 
     def _set_apart(self, s: Schedule, block: Any) -> None:
         """The planes of what a block writes, one for each place in a tile."""
         s.storage_align(block, 0, 1, _PAGE // self._itemsize, _APART // self._itemsize)
-
-    @staticmethod
-    def _write_out(s: Schedule, loops: list[Any]) -> None:
-        """All turns of the loops one after another, those of the last at once."""
-        for loop in loops[:-1]:
-            s.unroll(loop)
-        s.vectorize(loops[-1])

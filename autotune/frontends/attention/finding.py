@@ -7,14 +7,14 @@ from typing import Any
 
 from tvm import tirx
 
-from autotune.frontends.attention.views import View, axes_of, keeps_last, keeps_rows, view
+from autotune.frontends.attention.views import SCALES, View, keeps_last, keeps_rows, view
 from autotune.frontends.fold import Bindings, constant, number_of, operator_of, shape_of
+from autotune.frontends.geometry import axes_of
 
 CHANGES: dict[str, Callable[..., Any]] = {
+    **SCALES,
     "relax.add": lambda a, b: a + b,
     "relax.subtract": lambda a, b: a - b,
-    "relax.multiply": lambda a, b: a * b,
-    "relax.divide": lambda a, b: a / b,
     "relax.where": tirx.Select,
 }
 """What may happen to a score on its way to softmax."""

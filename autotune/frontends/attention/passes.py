@@ -5,14 +5,13 @@ from typing import Any
 import tvm
 from tvm import relax, te
 from tvm.relax.expr_functor import PyExprMutator, mutator
-from tvm.s_tir import Schedule
 from tvm.target import Target
 
 from autotune.frontends.attention.finding import Attention, find
 from autotune.frontends.attention.stages import Floats, Halves, written
-from autotune.frontends.fold import tidied
-from autotune.frontends.fusion import OPAQUE
-from search.spaces import attention as stages
+from autotune.frontends.fold import rewritten, tidied
+from autotune.frontends.fusion import OPAQUE, read_in_place
+from search.spaces.attention import STAGES
 from search.vectors import Vectors
 
 _NAME = "attention"
@@ -49,20 +48,6 @@ class _Fuser(PyExprMutator):  # type: ignore[misc]
 
 def fuse_attention(module: tvm.IRModule, target: Target) -> tvm.IRModule:
     """Makes one kernel of each attention in ``main``."""
-    fuser = _Fuser(module, target)
-    main = fuser.visit_expr(module["main"])
-    fused = fuser.builder_.get()
-    fused.update_func(fused.get_global_var("main"), main)
-    for name, function in fused.functions.items():
-        if name.name_hint.startswith(_NAME):
-            fused.update_func(name, _in_place(function))
+    fused = rewritten(_Fuser(module, target), module)
+    read_in_place(fused, _NAME, lambda block: block not in STAGES)
     return tidied(fused)
-
-
-def _in_place(function: Any) -> Any:
-    """A kernel that reads its operands where they are: of its blocks only the template's stages remain."""
-    schedule = Schedule(tvm.IRModule({"main": function}))
-    for block in schedule.get_child_blocks(schedule.get_sblock("root")):
-        if schedule.get(block).name_hint not in stages.STAGES:
-            schedule.compute_inline(block)
-    return schedule.mod["main"]

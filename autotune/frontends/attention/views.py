@@ -8,14 +8,16 @@ from typing import Any
 from tvm import relax, te, tirx, topi
 
 from autotune.frontends.fold import Bindings, number_of, operator_of, shape_of
+from autotune.frontends.geometry import axes_of, slice_of
 
 Step = Callable[[te.Tensor], te.Tensor]
 
 _RESHAPES = {"relax.reshape", "relax.expand_dims", "relax.squeeze", "relax.broadcast_to"}
-_SCALES: dict[str, Callable[[Any, Any], Any]] = {
+SCALES: dict[str, Callable[[Any, Any], Any]] = {
     "relax.multiply": lambda a, b: a * b,
     "relax.divide": lambda a, b: a / b,
 }
+"""By how a number may change the elements of a view."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def view(bindings: Bindings, expr: Any, scaled: bool = False, swapped: bool = Fa
             if not swapped:
                 break
             swapped = False
-        if (name in _SCALES and not scaled) or (found := _step(bindings, expr, value)) is None:
+        if (name in SCALES and not scaled) or (found := _step(bindings, expr, value)) is None:
             break
         expr, step = found
         steps.append(step)
@@ -63,12 +65,6 @@ def is_reshape(value: Any) -> bool:
 def keeps_rows(value: Any) -> bool:
     """Whether a call merges or parts outer dimensions only."""
     return is_reshape(value) and shape_of(value)[-2:] == shape_of(value.args[0])[-2:]
-
-
-def axes_of(call: Any) -> list[int]:
-    """How a transposition orders the axes of what it is given."""
-    rank, given = len(shape_of(call)), call.attrs.axes
-    return list(range(rank))[::-1] if given is None else [int(a) % rank for a in given]
 
 
 def keeps_last(call: Any) -> bool:
@@ -90,10 +86,10 @@ def _step(bindings: Bindings, result: Any, value: Any) -> tuple[Any, Step] | Non
             case "relax.permute_dims":
                 step = lambda x: topi.transpose(x, axes_of(value))  # noqa: E731
             case "relax.strided_slice":
-                step = _slice(value, shape)
+                step = None if (begins := slice_of(value)) is None else _cut(shape, begins)
             case "relax.take":
                 step = _take(value, shape)
-            case name if name in _SCALES:
+            case name if name in SCALES:
                 step = _scale(value, shape)
             case _:
                 step = None
@@ -108,13 +104,6 @@ def _part_of_split(split: Any, index: int, shape: tuple[int, ...]) -> tuple[Any,
     return split.args[0], _cut(shape, {axis: begin})
 
 
-def _slice(call: Any, shape: tuple[int, ...]) -> Step | None:
-    axes, begins, _, *steps = ([int(getattr(v, "value", v)) for v in a.fields] for a in call.args[1:])
-    if not set(*steps) <= {1} or min(begins) < 0:
-        return None
-    return _cut(shape, {a % len(shape): begin for a, begin in zip(axes, begins, strict=True)})
-
-
 def _take(call: Any, shape: tuple[int, ...]) -> Step | None:
     source, place = shape_of(call.args[0]), number_of(call.args[1])
     if place is None or call.attrs.axis is None:
@@ -125,7 +114,7 @@ def _take(call: Any, shape: tuple[int, ...]) -> Step | None:
 
 
 def _scale(call: Any, shape: tuple[int, ...]) -> Step | None:
-    factor, change = number_of(call.args[1]), _SCALES[operator_of(call)]
+    factor, change = number_of(call.args[1]), SCALES[operator_of(call)]
     if factor is None:
         return None
     return lambda x: te.compute(shape, lambda *i: change(x(*i), tirx.const(factor, x.dtype)))

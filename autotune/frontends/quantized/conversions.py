@@ -10,7 +10,7 @@ import tvm
 from tvm import relax, te, tirx
 from tvm.relax.expr_functor import PyExprMutator, mutator
 
-from autotune.frontends.fold import constant, static_shape
+from autotune.frontends.fold import constant, rewritten, static_shape
 from autotune.frontends.quantized.held import CONVERSIONS, name_of
 from autotune.frontends.quantized.kernels import only
 
@@ -93,11 +93,7 @@ def _from_bytes(dtype: str, x: te.Tensor, scale: te.Tensor, zero: te.Tensor) -> 
 
 def write_out_conversions(module: tvm.IRModule) -> tvm.IRModule:
     """Replaces ``quantize`` and ``dequantize`` by what they compute."""
-    mutated = _Conversions(module)
-    main = mutated.visit_expr(module["main"])
-    written = mutated.builder_.get()
-    written.update_func(written.get_global_var("main"), main)
-    return relax.transform.DeadCodeElimination()(written)
+    return relax.transform.DeadCodeElimination()(rewritten(_Conversions(module), module))
 
 
 def _has_one_scale(call: Any) -> bool:
