@@ -1,7 +1,10 @@
 """From measured candidates to verified winners, and back out of the database."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
+from autotune.measure.arena import Arena
+from autotune.measure.family import ReferenceFailed
 from autotune.measure.pool import Pool
 from autotune.measure.protocol import Done
 from autotune.measure.sequential import Outcome
@@ -52,10 +55,15 @@ def verify_winners(
     ranked = [store.best(task.workload.hash, conditions, EVERY) for task in tasks]
     shares_s = [t.weight * best[0].latency_s if best else 0.0 for t, best in zip(tasks, ranked, strict=True)]
     for task, best, share_s in zip(tasks, ranked, shares_s, strict=True):
+        won = winner_of(task, store, conditions)
+        standing = won[0].candidate if won else None
+        if not best or best[0].candidate == standing:
+            continue
         challengers = CHALLENGERS if share_s >= MATTERS * sum(shares_s) else 0
         state = between(task, read_bytes)
-        contest = _Contest(task, store, conditions, pool, run_id, state, challengers, observe)
-        contest.hold(best, guess(task.workload))
+        with suppress(ReferenceFailed), pool.arena(task.workload) as arena:
+            contest = _Contest(task, store, conditions, arena, run_id, state, challengers, observe)
+            contest.hold(best, standing, guess(task.workload))
 
 
 class _Contest:
@@ -66,7 +74,7 @@ class _Contest:
         task: Task,
         store: Store,
         conditions: Conditions,
-        pool: Pool,
+        arena: Arena,
         run_id: int,
         between: Between,
         challengers: int,
@@ -75,22 +83,21 @@ class _Contest:
         self._task = task
         self._store = store
         self._conditions = conditions
-        self._pool = pool
+        self._arena = arena
         self._run_id = run_id
         self._between = between
         self._challengers = challengers
         self._observe = observe
 
-    def hold(self, every: Sequence[Measurement], guess: Candidate | None) -> None:
-        standing = winner_of(self._task, self._store, self._conditions)
+    def hold(self, every: Sequence[Measurement], standing: Candidate | None, guess: Candidate | None) -> None:
         if standing or not self._challengers or all(m.candidate != guess for m in every):
             guess = None
         ranked = every[:CANDIDATES]
         for number, front in enumerate(ranked):
-            if standing and not self._beats(front.candidate, standing[0].candidate):
+            if standing and not self._beats(front.candidate, standing):
                 return
             champion = self._champion(front, ranked[number + 1 :])
-            if standing and champion == standing[0].candidate:
+            if champion == standing:
                 return
             if guess and not self._beats(champion, guess):
                 rival, guess = guess, None
@@ -104,7 +111,7 @@ class _Contest:
     def _passes(self, candidate: Candidate) -> bool:
         """Whether a candidate computes what it should, and faster than plain loops do."""
         self._observe(f"verifying {self._task.name}")
-        verification = verify(self._task.workload, candidate, self._pool, self._run_id, self._between)
+        verification = verify(candidate, self._arena, self._run_id, self._between)
         if verification is None:
             return False
         self._store.add_verification(self._run_id, self._conditions, verification)
@@ -124,7 +131,7 @@ class _Contest:
         if challenger == champion:
             return False
         self._observe(f"comparing the best of {self._task.name}")
-        test = self._pool.compare(self._task.workload, challenger, champion, self._run_id, self._between)
+        test = self._arena.compare(challenger, champion, self._run_id, self._between)
         return not isinstance(test, MeasureError) and test.outcome is Outcome.FIRST
 
 
@@ -138,21 +145,19 @@ def between(task: Task, read_bytes: int) -> Between:
     return Between(Cache.MODEL, read_bytes, task.passed) if read_bytes else BACK_TO_BACK
 
 
-def verify(
-    workload: Workload, candidate: Candidate, pool: Pool, seed: int, between: Between
-) -> Verification | None:
+def verify(candidate: Candidate, arena: Arena, seed: int, between: Between) -> Verification | None:
     """Compares a candidate with the reference and with plain loops: outputs, then paired times.
 
     None where the process died or ran out of time, which proves nothing against the candidate.
     """
-    checked = pool.check(workload, candidate, seed)
+    checked = arena.check(candidate, seed)
     if not isinstance(checked, Done):
         return _failure(candidate, checked)
     error, allowed = checked.max_error, checked.tolerance
     if error > allowed:
         text = f"wrong output: error {error:.2e}, tolerance {allowed:.2e}"
         return Verification(candidate, False, error, allowed, text=text)
-    test = pool.compare(workload, candidate, None, seed, between)
+    test = arena.compare(candidate, None, seed, between)
     if isinstance(test, MeasureError):
         return _failure(candidate, test)
     seen = test.comparison()

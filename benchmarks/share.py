@@ -122,7 +122,8 @@ def compare(name: str, folder: Path, console: Console) -> dict[str, dict[str, li
                     steady, unsteady = list[list[float]](), list[list[float]]()
                     for repeat in range(TRIES):
                         before_s = inside.share(names)
-                        test = pool.compare(task.workload, won[0].candidate, won[0].candidate, repeat, state)
+                        with pool.arena(task.workload) as arena:
+                            test = arena.compare(won[0].candidate, won[0].candidate, repeat, state)
                         after_s = inside.share(names)
                         if isinstance(test, PairedTest):
                             inside_s, same = (before_s + after_s) / 2, abs(before_s - after_s)

@@ -43,7 +43,8 @@ APART_S = 20.0  # seconds between looks
 
 def ratio(pool: Pool, workload: Workload, first: Candidate, second: Candidate, seed: int) -> float:
     """How much slower the second is."""
-    test = pool.compare(workload, first, second, seed)
+    with pool.arena(workload) as arena:
+        test = arena.compare(first, second, seed)
     if not isinstance(test, PairedTest):
         return math.inf
     return statistics.median(b / a for a, b in zip(test.first_s, test.second_s, strict=True))
@@ -86,7 +87,8 @@ def repeat(
     verdicts: Counter[str] = Counter()
     pairs = []
     for seed in track(range(times), "comparing", console=console, transient=True):
-        test = pool.compare(workload, first, second, seed)
+        with pool.arena(workload) as arena:
+            test = arena.compare(first, second, seed)
         if isinstance(test, PairedTest):
             outcomes[test.outcome.value] += 1
             verdicts[test.comparison().verdict.value] += 1

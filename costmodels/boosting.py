@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import skops.io
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
 
@@ -100,6 +99,8 @@ class StoreTrees:
 
     def dump(self, path: Path) -> None:
         """Writes the trees in a form that is read without executing what it holds."""
+        import skops.io  # which imports all of scikit-learn: seconds that only these trees need
+
         path.write_bytes(skops.io.dumps({"times": self._times, "works": self._works, "spread": self._spread}))
 
     def read(self, path: Path) -> None:
@@ -108,5 +109,7 @@ class StoreTrees:
         Raises:
             Exception: Whatever skops raises of a file that is damaged, or holds what is not of scikit-learn.
         """
+        import skops.io
+
         found = skops.io.load(path, trusted=_TRUSTED)
         self._times, self._works, self._spread = found["times"], found["works"], float(found["spread"])

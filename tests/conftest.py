@@ -8,3 +8,5 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     folder = Path(tempfile.gettempdir()) / f"autotune-tests-{os.getuid()}-{worker}"
     folder.mkdir(exist_ok=True)
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)  # where the lock of `measure.turns` lies
+    os.environ["TVM_THREAD_POOL_SPIN_COUNT"] = "0"  # threads that wait leave their core to the other process
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"

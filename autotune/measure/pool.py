@@ -5,32 +5,30 @@ with all the cores to itself. Whatever a candidate does to its process costs tha
 measurement: a copy of the process's parent takes its place within milliseconds (see ``worker``).
 """
 
-import itertools
 import math
 import statistics
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
 from autotune.hardware import usable_cpus
-from autotune.measure.family import Builder, Family, Home, ReferenceFailed
+from autotune.measure.arena import Arena
+from autotune.measure.family import Builder, Family, Home
 from autotune.measure.limits import Limits
 from autotune.measure.noise import NOISY, NoiseMeter
 from autotune.measure.process import Process, WorkersFailed, answered, killed
-from autotune.measure.protocol import UNTUNED, Build, Check, Done, Pairs, Probe, Reply, Run, Time
-from autotune.measure.sequential import PairedTest
+from autotune.measure.protocol import Build, Done, Probe, Reply, Run, Time, error_of
 from autotune.measure.turns import Turns
 from autotune.profile import Profile
-from search.problem import BACK_TO_BACK, Between, Candidate, ErrorKind, MeasureError, Measurement, Workload
+from search.problem import Candidate, ErrorKind, MeasureError, Measurement, Workload
 
 WORKER = "autotune.measure.worker"
 NOISY_TRIES = 2  # of timing in a noisy stretch
 PATIENCE_S = 0.3  # to wait for a noisy stretch to end
-PAIRS_A_PROCESS = 4  # so that what favours one side in a process favours it in few pairs only
 MATTERS = 1.5  # times the best: slower candidates are not timed again for noise
 
 
@@ -137,73 +135,18 @@ class Pool:
                 if todo.waiting:
                     turn.enter_context(self._turns.compiling())
 
-    def check(self, workload: Workload, candidate: Candidate, seed: int) -> Reply:
-        """Compares a candidate's outputs with the reference on inputs of every kind."""
-        home = self._ready_home(workload)
-        if isinstance(home, MeasureError):
-            return home
-        with self.family.builders(home, self._cpus[:1], judge=True) as (builder,):
-            with self._turns.compiling(), self._profile.span("build"):
-                reply = builder.process.ask(
-                    Build(0, candidate.trace), self._limits.build_s, ErrorKind.BUILD_TIMEOUT
-                )
-            if isinstance(reply, Done):
-                reply = self._ask_runner(builder, Check(0, seed))
-            return reply
+    @contextmanager
+    def arena(self, workload: Workload) -> Iterator[Arena]:
+        """Where candidates of a workload are checked and compared.
 
-    def compare(
-        self,
-        workload: Workload,
-        first: Candidate | None,
-        second: Candidate | None,
-        seed: int,
-        between: Between = BACK_TO_BACK,
-    ) -> PairedTest | MeasureError:
-        """Times two candidates (None for the plain loops) in pairs until it is clear which is faster.
-
-        What an application would vary is varied: two processes compile both, one in each order; a few pairs
-        at a time run in a new copy of one of them, with new inputs; each at new addresses, in random order.
+        Raises:
+            ReferenceFailed: The workload cannot be run with plain loops.
         """
-        test = PairedTest()
-        traces = [c.trace if c else UNTUNED for c in (first, second)]
-        home = self._ready_home(workload)
-        if isinstance(home, MeasureError):
-            return home
-        with self.family.builders(home, (self._cpus[0], self._cpus[-1])) as builders:
-            if error := self._build_pair(builders, traces):
-                return error
-            for turn in itertools.count():
-                count = min(test.next_pairs, PAIRS_A_PROCESS)
-                request = Pairs(0, 1, count, hash((seed, turn)) & 0x7FFFFFFF, between)
-                reply = self._ask_runner(builders[turn % 2], request)
-                if not isinstance(reply, Done):
-                    return _error(reply)
-                test.add(reply.samples_s, reply.rival_s)
-                if test.decided:
-                    break
-        return test
-
-    def _ready_home(self, workload: Workload) -> Home | MeasureError:
-        """The home of a workload once its reference is there; else an error that proves nothing."""
-        try:
-            with self._turns.compiling():
-                home = self.family.home(workload)
-                self.family.await_reference(home)
-                return home
-        except ReferenceFailed as error:
-            return MeasureError(ErrorKind.CRASH, str(error))
-
-    def _build_pair(self, builders: Sequence[Builder], traces: Sequence[str]) -> MeasureError | None:
-        """Compiles both in both builders, in another order in each."""
-        with self._turns.compiling(), self._profile.span("build"):
-            for keys in ((0, 1), (1, 0)):
-                for builder, key in zip(builders, keys, strict=True):
-                    builder.process.send(Build(key, traces[key]))
-                for builder in builders:
-                    reply = builder.process.receive(self._limits.build_s, ErrorKind.BUILD_TIMEOUT)
-                    if not isinstance(reply, Done):
-                        return _error(reply)
-        return None
+        with self._turns.compiling():
+            home = self.family.home(workload)
+            self.family.await_reference(home)  # it takes a core from what is timed
+        with self.family.builders(home, (self._cpus[0], self._cpus[-1]), judge=True) as builders:
+            yield Arena(builders, self.family, self._limits, self._turns, self._profile)
 
     def _build(self, home: Home, builders: Sequence[Builder], todo: Round) -> Iterator[Measurement]:
         """Compiles a batch on all builders; yields the failures and leaves the rest in the builders."""
@@ -230,7 +173,7 @@ class Pool:
                     todo.waiting.append(key)
                     left += 1
                 else:
-                    yield Measurement(todo.candidates[key], error=_error(reply))
+                    yield Measurement(todo.candidates[key], error=error_of(reply))
                 if not process.alive:
                     home.builds.append(None)
                     left += self._restore(builder, todo)
@@ -300,15 +243,6 @@ class Pool:
         reply = self.family.runner(builder).ask(Probe(), self._limits.run_s)
         return self.noise.add(time.monotonic(), reply.samples_s) if isinstance(reply, Done) else math.inf
 
-    def _ask_runner(self, builder: Builder, request: Check | Pairs) -> Reply:
-        try:
-            with self._turns.timing(), self._profile.span("run"):
-                return self.family.runner(builder).ask(request, self._limits.check_s)
-        except WorkersFailed as error:
-            return MeasureError(ErrorKind.CRASH, str(error))
-        finally:
-            builder.end_runner()
-
 
 def _faster(samples_s: Sequence[float], rival_s: Sequence[float]) -> bool:
     return not rival_s or statistics.median(samples_s) < statistics.median(rival_s)
@@ -318,12 +252,8 @@ def _matters(reply: Reply, rival_s: Sequence[float]) -> bool:
     return isinstance(reply, Done) and min(reply.samples_s) < MATTERS * statistics.median(rival_s)
 
 
-def _error(reply: Reply) -> MeasureError:
-    return reply if isinstance(reply, MeasureError) else MeasureError(ErrorKind.CRASH, f"it said {reply}")
-
-
 def _measurement(candidate: Candidate, reply: Reply, build_s: float, drift: float) -> Measurement:
     if isinstance(reply, Done):
         known = drift if math.isfinite(drift) else None
         return Measurement(candidate, reply.samples_s, build_s=build_s, drift=known)
-    return Measurement(candidate, error=_error(reply), build_s=build_s)
+    return Measurement(candidate, error=error_of(reply), build_s=build_s)

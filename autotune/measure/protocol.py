@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from search.problem import Between, MeasureError, Workload
+from search.problem import Between, ErrorKind, MeasureError, Workload
 
 UNTUNED = ""
 """In place of a trace: the kernel's plain loops."""
@@ -135,3 +135,8 @@ class Done:
 
 
 Reply = Forked | Ended | Done | MeasureError
+
+
+def error_of(reply: Reply) -> MeasureError:
+    """What a reply that is not ``Done`` says against a candidate."""
+    return reply if isinstance(reply, MeasureError) else MeasureError(ErrorKind.CRASH, f"it said {reply}")

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +20,7 @@ from kernels import TARGET, copy, matmul, workload
 from tvm import te
 
 from autotune.hardware import usable_cpus
+from autotune.measure.arena import Arena
 from autotune.measure.family import KNOWN, ReferenceFailed
 from autotune.measure.limits import Limits
 from autotune.measure.pool import Pool
@@ -281,9 +283,8 @@ def test_a_kernel_that_cannot_run_at_all(pool: Pool) -> None:
     work = replace(workload(te.create_prim_func([x, y])), hash="of its own")
     with pytest.raises(ReferenceFailed, match="cannot be run untuned"):
         list(pool.measure(work, candidates(2)))
-    for reply in (pool.compare(work, None, None, seed=1), pool.check(work, candidates(1)[0], seed=1)):
-        assert isinstance(reply, MeasureError)
-        assert reply.kind is ErrorKind.CRASH
+    with pytest.raises(ReferenceFailed, match="cannot be run untuned"), pool.arena(work):
+        pass
     assert all(m.error is None for m in measure(pool, {}))
 
 
@@ -292,41 +293,69 @@ def test_a_candidate_is_compared_with_plain_loops(pool: Pool) -> None:
     space, rng = TraceSpace(work, TARGET), np.random.default_rng(0)
     given = [space.realize(space.sample(rng), rng) for _ in range(6)]
     best = min(pool.measure(work, given), key=lambda m: m.latency_s).candidate
-    for between in (BACK_TO_BACK, COLD, Between(Cache.MODEL, 1 << 22, (2, 0))):
-        test = pool.compare(work, best, None, seed=1, between=between)
-        assert isinstance(test, PairedTest)
-        assert test.decided
-        assert len(test.first_s) == len(test.second_s) == test.pairs >= 8
+    with pool.arena(work) as arena:
+        for between in (BACK_TO_BACK, COLD, Between(Cache.MODEL, 1 << 22, (2, 0))):
+            test = arena.compare(best, None, seed=1, between=between)
+            assert isinstance(test, PairedTest)
+            assert test.decided
+            assert len(test.first_s) == len(test.second_s) == test.pairs >= 8
 
 
 def test_a_bad_candidate_cannot_be_compared(pool: Pool) -> None:
     good, bad = candidates(2)
-    for fault in ("build-throw", "run-crash"):
-        reply = pool.compare(WORK, good, replace(bad, trace=bad.trace + MARK + fault), seed=1)
-        assert isinstance(reply, MeasureError)
+    with pool.arena(WORK) as arena:
+        for fault in ("build-throw", "build-crash", "run-crash"):
+            faulty = replace(bad, trace=bad.trace + MARK + fault)
+            assert isinstance(arena.compare(good, faulty, seed=1), MeasureError)
+            assert isinstance(arena.check(faulty, seed=1), MeasureError)
+        assert isinstance(arena.compare(good, bad, seed=1), PairedTest)
+        assert isinstance(arena.check(good, seed=1), Done)
     assert all(m.error is None for m in measure(pool, {}))
+
+
+def test_who_meets_several_others_is_compiled_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+    send = Process.send
+
+    def noting(process: Process, request: Request) -> None:
+        if isinstance(request, Build):
+            built.append(request.trace)
+        send(process, request)
+
+    monkeypatch.setattr(Process, "send", noting)
+    best, second, third = candidates(3)
+    with pool.arena(WORK) as arena:
+        arena.compare(best, second, seed=1)
+        arena.compare(third, best, seed=1)
+        arena.check(best, seed=1)
+        assert Counter(built) == {c.trace: 2 for c in (best, second, third)}  # in each of two processes
+        arena.compare(best, best, seed=1)
+        assert Counter(built)[best.trace] == 4  # itself is another copy
 
 
 def test_pairs_wait_for_the_reference(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     """It takes a core from what is timed."""
     work = workload(matmul(16, 16, 48))
     computing: list[bool] = []
-    asked = pool._ask_runner
+    asked = Arena._ask
 
     def ask(*args: Any) -> Reply:
         computing.append(not pool.family.home(work).computed)
         return asked(*args)
 
-    monkeypatch.setattr(pool, "_ask_runner", ask)
-    assert isinstance(pool.compare(work, None, None, seed=1), PairedTest)
+    monkeypatch.setattr(Arena, "_ask", ask)
+    with pool.arena(work) as arena:
+        assert isinstance(arena.compare(None, None, seed=1), PairedTest)
     assert computing and not any(computing)
 
 
 def test_a_check_does_without_what_compiled_the_reference(pool: Pool) -> None:
-    home = pool.family.home(WORK)
+    work = replace(WORK, hash="of its own, too")
+    home = pool.family.home(work)
     pool.family.await_reference(home)
     os.kill(home.judge.pid, signal.SIGKILL)
-    assert isinstance(pool.check(WORK, candidates(1)[0], seed=1), Done)
+    with pool.arena(work) as arena:
+        assert isinstance(arena.check(candidates(1)[0], seed=1), Done)
 
 
 def test_few_processes_that_compiled_references_are_kept(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,14 +364,16 @@ def test_few_processes_that_compiled_references_are_kept(pool: Pool, monkeypatch
     pool.family.await_reference(home)
     other = pool.family.home(workload(matmul(16, 32, 48)))
     assert other.judge.alive and not home.judge.alive
-    assert isinstance(pool.check(WORK, candidates(1)[0], seed=1), Done)
+    with pool.arena(WORK) as arena:
+        assert isinstance(arena.check(candidates(1)[0], seed=1), Done)
 
 
 def test_others_time_nothing_while_a_check_compiles(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[str] = []
     for name in ("compiling", "timing"):
         monkeypatch.setattr(pool._turns, name, partial(_noting, name, held))
-    assert isinstance(pool.check(WORK, candidates(1)[0], seed=1), Done)
+    with pool.arena(WORK) as arena:
+        assert isinstance(arena.check(candidates(1)[0], seed=1), Done)
     assert held == ["compiling", "compiling", "timing"]  # the reference, the build, the check
 
 
@@ -353,7 +384,8 @@ def _noting(name: str, held: list[str]) -> Iterator[None]:
 
 
 def test_checking_finds_what_is_right(pool: Pool) -> None:
-    reply = pool.check(WORK, candidates(1)[0], seed=1)
+    with pool.arena(WORK) as arena:
+        reply = arena.check(candidates(1)[0], seed=1)
     assert isinstance(reply, Done)
     assert reply.max_error <= reply.tolerance < 1e-4
 
@@ -368,12 +400,13 @@ def test_a_clipped_sum_of_large_terms_is_not_called_wrong(pool: Pool) -> None:
     d = te.compute((64, 64), lambda i, j: tvm.tirx.max(tvm.tirx.min(c[i, j], six), zero), name="d")
     work = workload(te.create_prim_func([a, b, d]))
     space, rng = TraceSpace(work, TARGET), np.random.default_rng(0)
-    for _ in range(4):
-        reply = pool.check(work, space.realize(space.sample(rng), rng), seed=1)
-        assert isinstance(reply, Done)
-        assert reply.max_error <= reply.tolerance
+    with pool.arena(work) as arena:
+        for _ in range(4):
+            reply = arena.check(space.realize(space.sample(rng), rng), seed=1)
+            assert isinstance(reply, Done)
+            assert reply.max_error <= reply.tolerance
 
 
 def test_verifying_a_bad_trace_is_a_result_too(pool: Pool) -> None:
-    reply = pool.check(WORK, replace(candidates(1)[0], trace="[]"), seed=1)
-    assert isinstance(reply, MeasureError)
+    with pool.arena(WORK) as arena:
+        assert isinstance(arena.check(replace(candidates(1)[0], trace="[]"), seed=1), MeasureError)

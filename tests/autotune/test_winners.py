@@ -1,6 +1,7 @@
 """Who wins, given what checks and comparisons say; these are scripted, the store is real."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +21,7 @@ TASK = Task("only", samples.workload(0), 1)
 
 
 class Referee:
-    """In place of a pool: knows how fast each candidate truly is, and which are wrong."""
+    """In place of a pool and its arena: knows how fast each candidate truly is, and which are wrong."""
 
     def __init__(self, true_s: Mapping[str, float], wrong: tuple[str, ...] = ()) -> None:
         self.true_s = true_s
@@ -28,14 +29,18 @@ class Referee:
         self.compared: list[tuple[str, str]] = []
         self.checked: list[str] = []
 
-    def check(self, workload: Any, candidate: Candidate, seed: int) -> Done | MeasureError:
+    @contextmanager
+    def arena(self, workload: Any) -> Iterator["Referee"]:
+        yield self
+
+    def check(self, candidate: Candidate, seed: int) -> Done | MeasureError:
         self.checked.append(candidate.hash)
         if candidate.hash not in self.true_s:
             return MeasureError(ErrorKind.CRASH, "killed by SIGKILL")
         return Done(max_error=1.0 if candidate.hash in self.wrong else 1e-7, tolerance=1e-5)
 
     def compare(
-        self, workload: Any, first: Candidate | None, second: Candidate | None, seed: int, between: Between
+        self, first: Candidate | None, second: Candidate | None, seed: int, between: Between
     ) -> PairedTest:
         times = [self.true_s[c.hash] if c else PLAIN_S for c in (first, second)]
         self.compared.append((first.hash if first else "", second.hash if second else ""))
