@@ -13,7 +13,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from tvm import tirx
@@ -36,6 +36,7 @@ BOTH = 2
 PARTS = 3  # products of halves of two numbers
 SUMS = 4  # registers; of the others, two hold inputs, two weights
 
+_PARTS = "zeros|products|additions|words|sums"
 _SHIFT, _SECOND = 16, 0xFFFF0000
 _LEFTS, _RIGHTS = (4, 5), (6, 7)
 
@@ -105,14 +106,14 @@ class Tile:
         TVM knows it from then on. Those of ``additions`` are to sums in memory, see ``resumed``, those of
         ``words`` by operands whose halves lie two in a word.
         """
-        _register(self)
+        _register(part, self)
         return f"{MARK}.{part}_{self.text}"
 
 
 def prepare(trace: str) -> None:
     """Sees to it that TVM knows what a trace names."""
-    for sizes in set(re.findall(rf"{re.escape(MARK)}\.\w+?_([\d_]+)", trace)):
-        _register(Tile.of(sizes))
+    for part, sizes in set(re.findall(rf"{re.escape(MARK)}\.({_PARTS})_([\d_]+)", trace)):
+        _register(part, Tile.of(sizes))
 
 
 def configured(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
@@ -142,13 +143,13 @@ def resumed(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
 
 
 @cache
-def _register(tile: Tile) -> None:
-    parts = {
-        "zeros": _zeros(tile), "products": _products(tile, "local"), "additions": _products(tile, "global"),
-        "words": _products_of_words(tile), "sums": _sums(tile),
+def _register(part: str, tile: Tile) -> None:
+    """One part only: TVM takes some 30 ms to parse the two functions of each."""
+    parts: dict[str, Callable[[Tile], tuple[Any, Any]]] = {
+        "zeros": _zeros, "products": partial(_products, scope="local"),
+        "additions": partial(_products, scope="global"), "words": _products_of_words, "sums": _sums,
     }  # fmt: skip
-    for part, both in parts.items():
-        TensorIntrin.register(f"{MARK}.{part}_{tile.text}", *both)
+    TensorIntrin.register(f"{MARK}.{part}_{tile.text}", *parts[part](tile))
 
 
 def _sums_of(tile: Tile) -> list[tuple[int, int, int]]:
