@@ -5,8 +5,10 @@ time run in a new copy of one of them, with new inputs; each at new addresses, i
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 
+from autotune.measure.check import INPUT_KINDS, LEAST
 from autotune.measure.family import Builder, Family
 from autotune.measure.limits import Limits
 from autotune.measure.process import WorkersFailed
@@ -37,9 +39,22 @@ class Arena:
         self._keys: dict[tuple[str, bool], int] = {}  # by trace, and whether it is the second copy of it
 
     def check(self, candidate: Candidate, seed: int) -> Reply:
-        """Compares a candidate's outputs with the reference on inputs of every kind."""
+        """Compares a candidate's outputs with the reference on inputs of every kind; the worst comes back.
+
+        Nothing is timed and the reference takes one core, so each process takes its part of the kinds.
+        """
         keys = self._build((candidate.trace, False))
-        return keys if isinstance(keys, MeasureError) else self._ask(self._builders[0], Check(keys[0], seed))
+        if isinstance(keys, MeasureError):
+            return keys
+        parts = len(self._builders)
+        replies = self._ask(*(Check(keys[0], seed, INPUT_KINDS[n::parts]) for n in range(parts)))
+        done = [r for r in replies if isinstance(r, Done)]
+        if len(done) < parts:
+            return next(r for r in replies if not isinstance(r, Done))
+        worst = max(done, key=lambda r: r.max_error / max(r.tolerance, LEAST))
+        if math.isinf(worst.tolerance):
+            return MeasureError(ErrorKind.WRONG_OUTPUT, "no inputs could tell whether its output is right")
+        return worst
 
     def compare(
         self, first: Candidate | None, second: Candidate | None, seed: int, between: Between = BACK_TO_BACK
@@ -51,9 +66,10 @@ class Arena:
             return keys
         one, other = keys
         test = PairedTest()
-        for builder, turn in zip(itertools.cycle(self._builders), itertools.count()):
+        for turn in itertools.count():
             count = min(test.next_pairs, PAIRS_A_PROCESS)
-            reply = self._ask(builder, Pairs(one, other, count, hash((seed, turn)) & 0x7FFFFFFF, between))
+            request = Pairs(one, other, count, hash((seed, turn)) & 0x7FFFFFFF, between)
+            (reply,) = self._ask(request, first=turn % len(self._builders))
             if not isinstance(reply, Done):
                 return error_of(reply)
             test.add(reply.samples_s, reply.rival_s)
@@ -83,11 +99,17 @@ class Arena:
                     builder.built[key] = reply.elapsed_s
         return keys
 
-    def _ask(self, builder: Builder, request: Check | Pairs) -> Reply:
+    def _ask(self, *requests: Check | Pairs, first: int = 0) -> list[Reply]:
+        """What new copies of the processes answer, all at once, from the ``first`` process on."""
+        builders = self._builders[first : first + len(requests)]
         try:
             with self._turns.timing(), self._profile.span("run"):
-                return self._family.runner(builder).ask(request, self._limits.check_s)
+                runners = [self._family.runner(b) for b in builders]
+                for runner, request in zip(runners, requests, strict=True):
+                    runner.send(request)
+                return [runner.receive(self._limits.check_s) for runner in runners]
         except WorkersFailed as error:
-            return MeasureError(ErrorKind.CRASH, str(error))
+            return [MeasureError(ErrorKind.CRASH, str(error))] * len(requests)
         finally:
-            builder.end_runner()
+            for builder in builders:
+                builder.end_runner()

@@ -130,6 +130,7 @@ def _magnitude(array: Array) -> float:
 
 
 INPUT_KINDS = ("normal", "wide", "constant", "denormal", "edge")
+LEAST = 1e-30  # in place of a tolerance of zero, to divide by
 
 _DENORMAL = 1 / 16  # of all: processors take sixteen times as long over them
 _INSIDE = 2.0**-5  # its square, times the root of a few thousand terms, is small

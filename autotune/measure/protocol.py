@@ -78,10 +78,11 @@ class Time:
 
 @dataclass(frozen=True)
 class Check:
-    """Compare the outputs of what was built under ``key`` with the reference on inputs of every kind."""
+    """Compare the outputs of what was built under ``key`` with the reference on inputs of these kinds."""
 
     key: int
     seed: int
+    kinds: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class Done:
         elapsed_s: How long the request took.
         max_error: Of ``Time`` and ``Check``: largest relative difference from the reference; of several
             sets of inputs, that of the set where it comes closest to what is allowed.
-        tolerance: What is allowed there.
+        tolerance: What is allowed there; infinite where no inputs could tell.
     """
 
     samples_s: tuple[float, ...] = ()

@@ -20,3 +20,9 @@ def bind(cpus: Sequence[int]) -> None:
     configure(_ONE_CORE_PER_THREAD, len(cpus), [str(cpu) for cpu in cpus])
     if sys.platform == "linux":
         os.sched_setaffinity(0, cpus[:1])
+
+
+def unbind(cpus: Sequence[int]) -> None:
+    """Lets the calling thread run on any of the CPUs: for what is not timed, side by side with others."""
+    if sys.platform == "linux":
+        os.sched_setaffinity(0, cpus)

@@ -55,7 +55,7 @@ from autotune.measure.protocol import (
     Time,
 )
 from autotune.measure.runner import Misbehaved, Runner
-from autotune.measure.threads import bind
+from autotune.measure.threads import bind, unbind
 from autotune.system import caches, die_with_parent
 from search.compiler import compile_kernel
 from search.errors import InvalidCandidate, last_line
@@ -126,7 +126,11 @@ class Worker:
             case Probe():
                 bind(self._cpus)
                 return Done(timing.probe(self._kernels.probing()))
-            case Run() | Time() | Check() | Pairs():
+            case Check():
+                runner = self.runner
+                unbind(self._cpus)
+                return runner.answer(request)
+            case Run() | Time() | Pairs():
                 return self.runner.answer(request)
         return Done()
 

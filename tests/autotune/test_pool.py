@@ -339,9 +339,9 @@ def test_pairs_wait_for_the_reference(pool: Pool, monkeypatch: pytest.MonkeyPatc
     computing: list[bool] = []
     asked = Arena._ask
 
-    def ask(*args: Any) -> Reply:
+    def ask(*args: Any, **more: Any) -> list[Reply]:
         computing.append(not pool.family.home(work).computed)
-        return asked(*args)
+        return asked(*args, **more)
 
     monkeypatch.setattr(Arena, "_ask", ask)
     with pool.arena(work) as arena:
