@@ -70,6 +70,8 @@ class TemplateSpace(KnobSpace):
         schedule = _Schedule(self._module, debug_mask="none", error_render_level="fast")
         try:
             self._apply(schedule, **config)
+        except NameError:
+            raise  # a template's own mistake, and no refusal
         except Exception as error:
             raise InvalidCandidate(last_line(error)) from error
         return Candidate(self.workload.hash, self.name, draft, trace_to_json(schedule.trace))  # type: ignore[arg-type]
