@@ -1,4 +1,3 @@
-# mypy: disable-error-code="untyped-decorator, valid-type"
 """The matrix unit of Intel's processors (AMX): eight registers, each a tile of 16 rows of 64 bytes.
 
 One instruction, ``tdpbusd``, multiplies 16 rows of 64 bytes by 64 bytes of 16 columns and adds the products
@@ -22,9 +21,11 @@ from typing import Any
 from tvm import tirx
 from tvm.ir import StringImm
 from tvm.s_tir import TensorIntrin
-from tvm.script import tirx as T
 from tvm.target import Target
 from tvm.target.codegen import target_has_features
+from tvm.tirx.script import builder as T
+
+from search.intrinsics import Operand, described
 
 LANES = 16
 MARK = "autotune.amx"
@@ -163,8 +164,7 @@ def configuration(sums: int, lefts: int, rows: int, terms: int) -> str:
 
 @cache
 def _register(tile: Tile) -> None:
-    products = _products_side_by_side if tile.side_by_side else _products
-    for part, make in (("zeros", _zeros), ("products", products), ("sums", _sums)):
+    for part, make in (("zeros", _zeros), ("products", _products), ("sums", _sums)):
         TensorIntrin.register(f"{MARK}.{part}_{tile.text}", *make(tile))
 
 
@@ -206,65 +206,25 @@ def store(register: Any, first: Any, apart: Any) -> Any:
 
 
 def emit(calls: Iterable[Any]) -> None:
-    """Writes calls into the function that is being defined."""
+    """Writes calls into the function that is being built."""
     for call in calls:
         T.evaluate(call)
 
 
 def zeros(columns: int, lanes: int, dtype: str, calls: Callable[[Any], Iterable[Any]]) -> tuple[Any, Any]:
     """What setting sums to zero means, and its instructions: ``calls`` of the buffer that stands for them."""
-
-    @T.prim_func(s_tir=True)
-    def meaning(c: T.Buffer((columns, lanes), dtype, offset_factor=1, scope="local")) -> None:
-        with T.sblock("root"):
-            T.reads()
-            T.writes(c[0:columns, 0:lanes])
-            for i, j in T.grid(columns, lanes):
-                with T.sblock("zero"):
-                    vi, vj = T.axis.remap("SS", [i, j])
-                    c[vi, vj] = tirx.const(0, dtype)
-
-    @T.prim_func(s_tir=True)
-    def instructions(sums: T.handle) -> None:
-        across = T.int32()
-        c = T.match_buffer(sums, (columns, lanes), dtype, offset_factor=1, scope="local", strides=[across, 1])
-        with T.sblock("root"):
-            T.reads()
-            T.writes(c[0:columns, 0:lanes])
-            emit(calls(c))
-
-    return meaning, instructions
+    sums = Operand((columns, lanes), dtype, "local", apart=True)
+    axes = ("S", columns), ("S", lanes)
+    return described((), sums, axes, lambda c, i, j: tirx.const(0, dtype), lambda c: emit(calls(c)))
 
 
 def stored(
     columns: int, lanes: int, dtype: str, calls: Callable[[Any, Any], Iterable[Any]]
 ) -> tuple[Any, Any]:
     """As ``zeros``, of sums that go from registers to memory: ``calls`` of both buffers."""
-
-    @T.prim_func(s_tir=True)
-    def meaning(
-        c: T.Buffer((columns, lanes), dtype, offset_factor=1, scope="local"),
-        d: T.Buffer((columns, lanes), dtype, offset_factor=1, scope="local"),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:lanes])
-            T.writes(d[0:columns, 0:lanes])
-            for i, j in T.grid(columns, lanes):
-                with T.sblock("sum"):
-                    vi, vj = T.axis.remap("SS", [i, j])
-                    d[vi, vj] = c[vi, vj]
-
-    @T.prim_func(s_tir=True)
-    def instructions(sums: T.handle, to: T.handle) -> None:
-        across, apart = T.int32(), T.int32()
-        c = T.match_buffer(sums, (columns, lanes), dtype, offset_factor=1, scope="local", strides=[across, 1])
-        d = T.match_buffer(to, (columns, lanes), dtype, offset_factor=1, scope="local", strides=[apart, 1])
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:lanes])
-            T.writes(d[0:columns, 0:lanes])
-            emit(calls(c, d))
-
-    return meaning, instructions
+    sums = Operand((columns, lanes), dtype, "local", apart=True)
+    axes = ("S", columns), ("S", lanes)
+    return described((sums,), sums, axes, lambda c, d, i, j: c[i, j], lambda c, d: emit(calls(c, d)))
 
 
 def _zeros(tile: Tile) -> tuple[Any, Any]:
@@ -275,78 +235,33 @@ def _zeros(tile: Tile) -> tuple[Any, Any]:
 
 
 def _products(tile: Tile) -> tuple[Any, Any]:
-    columns, terms, stride = tile.columns, tile.terms, tile.stride
-    registers, rows, reach = tile.registers, tile.rows * tile.stride, (tile.columns - 1) * tile.stride + 1
+    """Of inputs whose columns are rows of a tensor, or lie ``side_by_side`` so that they share numbers."""
+    reach = (tile.columns - 1) * tile.stride
+    if tile.side_by_side:
+        inputs = Operand((reach + TERM_BYTES * tile.terms,), "uint8")
+    else:
+        inputs = Operand((reach + 1, TERM_BYTES * tile.terms), "uint8", apart=True)
 
-    @T.prim_func(s_tir=True)
-    def meaning(
-        a: T.Buffer((reach, 4 * terms), "uint8", offset_factor=1),
-        b: T.Buffer((terms, 16, 4), "int8", offset_factor=1),
-        c: T.Buffer((columns, 16), "int32", offset_factor=1, scope="local"),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:16], a[0:reach, 0 : 4 * terms], b[0:terms, 0:16, 0:4])
-            T.writes(c[0:columns, 0:16])
-            for i, j, k, t in T.grid(columns, 16, terms, 4):
-                with T.sblock("update"):
-                    vi, vj, vk, vt = T.axis.remap("SSRR", [i, j, k, t])
-                    c[vi, vj] = c[vi, vj] + T.cast(a[vi * stride, vk * 4 + vt], "int32") * T.cast(
-                        b[vk, vj, vt], "int32"
-                    )
+    def value(a: Any, b: Any, c: Any, i: Any, j: Any, k: Any, t: Any) -> Any:
+        column, first = i * tile.stride, k * TERM_BYTES
+        left = a[column + first + t] if tile.side_by_side else a[column, first + t]
+        return c[i, j] + tirx.Cast("int32", left) * tirx.Cast("int32", b[k, j, t])
 
-    @T.prim_func(s_tir=True)
-    def instructions(left: T.handle, right: T.handle, sums: T.handle) -> None:
-        apart, across = T.int32(), T.int32()
-        a = T.match_buffer(left, (reach, 4 * terms), "uint8", offset_factor=1, strides=[apart, 1])
-        b = T.match_buffer(right, (terms, 16, 4), "int8", offset_factor=1)
-        c = T.match_buffer(sums, (columns, 16), "int32", offset_factor=1, scope="local", strides=[across, 1])
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:16], a[0:reach, 0 : 4 * terms], b[0:terms, 0:16, 0:4])
-            T.writes(c[0:columns, 0:16])
-            T.evaluate(load(_RIGHT, b.access_ptr("r"), 64))
-            for r in T.unroll(registers):
-                T.evaluate(load(_LEFT, a.access_ptr("r", offset=r * rows * apart), apart * stride))
-                T.evaluate(_multiply(_number(tile, c.elem_offset, r)))
+    def calls(a: Any, b: Any, c: Any) -> Iterator[Any]:
+        apart = 1 if tile.side_by_side else a.strides[0]
+        yield load(_RIGHT, b.access_ptr("r"), LANES * TERM_BYTES)
+        for r in range(tile.registers):
+            first = a.access_ptr("r", offset=r * tile.rows * tile.stride * apart)
+            yield load(_LEFT, first, apart * tile.stride)
+            yield _multiply(_number(tile, c.elem_offset, r))
 
-    return meaning, instructions
-
-
-def _products_side_by_side(tile: Tile) -> tuple[Any, Any]:
-    columns, terms, stride = tile.columns, tile.terms, tile.stride
-    registers, rows = tile.registers, tile.rows * tile.stride
-    reach = (tile.columns - 1) * tile.stride + 4 * tile.terms
-
-    @T.prim_func(s_tir=True)
-    def meaning(
-        a: T.Buffer((reach,), "uint8", offset_factor=1),
-        b: T.Buffer((terms, 16, 4), "int8", offset_factor=1),
-        c: T.Buffer((columns, 16), "int32", offset_factor=1, scope="local"),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:16], a[0:reach], b[0:terms, 0:16, 0:4])
-            T.writes(c[0:columns, 0:16])
-            for i, j, k, t in T.grid(columns, 16, terms, 4):
-                with T.sblock("update"):
-                    vi, vj, vk, vt = T.axis.remap("SSRR", [i, j, k, t])
-                    c[vi, vj] = c[vi, vj] + T.cast(a[vi * stride + vk * 4 + vt], "int32") * T.cast(
-                        b[vk, vj, vt], "int32"
-                    )
-
-    @T.prim_func(s_tir=True)
-    def instructions(left: T.handle, right: T.handle, sums: T.handle) -> None:
-        across = T.int32()
-        a = T.match_buffer(left, (reach,), "uint8", offset_factor=1)
-        b = T.match_buffer(right, (terms, 16, 4), "int8", offset_factor=1)
-        c = T.match_buffer(sums, (columns, 16), "int32", offset_factor=1, scope="local", strides=[across, 1])
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:16], a[0:reach], b[0:terms, 0:16, 0:4])
-            T.writes(c[0:columns, 0:16])
-            T.evaluate(load(_RIGHT, b.access_ptr("r"), 64))
-            for r in T.unroll(registers):
-                T.evaluate(load(_LEFT, a.access_ptr("r", offset=r * rows), stride))
-                T.evaluate(_multiply(_number(tile, c.elem_offset, r)))
-
-    return meaning, instructions
+    return described(
+        (inputs, Operand((tile.terms, LANES, TERM_BYTES), "int8")),
+        Operand((tile.columns, LANES), "int32", "local", apart=True),
+        (("S", tile.columns), ("S", LANES), ("R", tile.terms), ("R", TERM_BYTES)),
+        value,
+        lambda *buffers: emit(calls(*buffers)),
+    )
 
 
 def _sums(tile: Tile) -> tuple[Any, Any]:

@@ -1,4 +1,3 @@
-# mypy: disable-error-code="untyped-decorator, valid-type"
 """The instruction that adds the products of four bytes to each lane of a vector (VNNI's ``vpdpbusd``).
 
 TVM ships it for sums in memory and AVX-512, with operands of 32 bits, which the LLVM that it comes with
@@ -10,10 +9,13 @@ saturate: products are added in 32 bits.
 from functools import cache
 from typing import Any
 
+from tvm import tirx
 from tvm.s_tir import TensorIntrin
-from tvm.script import tirx as T
 from tvm.target import Target
 from tvm.target.codegen import target_has_features
+from tvm.tirx.script import builder as T
+
+from search.intrinsics import Operand, described
 
 TERMS = 4  # products of a lane
 _LANES = (8, 16)
@@ -41,49 +43,27 @@ def prepare(trace: str) -> None:
 @cache
 def _register() -> None:
     for lanes in _LANES:
-        TensorIntrin.register(f"{_NAME}_{lanes}", _meaning(lanes), _instruction(lanes))
+        TensorIntrin.register(f"{_NAME}_{lanes}", *_dots(lanes))
 
 
-def _meaning(lanes: int) -> Any:
-    @T.prim_func(s_tir=True)
-    def meaning(
-        a: T.Buffer((4,), "uint8", offset_factor=1),
-        b: T.Buffer((lanes, 4), "int8", offset_factor=1),
-        c: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:lanes], a[0:4], b[0:lanes, 0:4])
-            T.writes(c[0:lanes])
-            for i in T.serial(0, lanes):
-                for k in T.serial(0, 4):
-                    with T.sblock("update"):
-                        vi, vk = T.axis.remap("SR", [i, k])
-                        c[vi] = c[vi] + T.cast(a[vk], "int32") * T.cast(b[vi, vk], "int32")
-
-    return meaning
-
-
-def _instruction(lanes: int) -> Any:
-    vector, packed = f"int32x{lanes}", f"int8x{4 * lanes}"
+def _dots(lanes: int) -> tuple[Any, Any]:
+    vector, packed = f"int32x{lanes}", f"int8x{TERMS * lanes}"
     llvm = f"llvm.x86.avx512.vpdpbusd.{32 * lanes}"
 
-    @T.prim_func(s_tir=True)
-    def instruction(
-        a: T.Buffer((4,), "uint8", offset_factor=1),
-        b: T.Buffer((lanes, 4), "int8", offset_factor=1),
-        c: T.Buffer((lanes,), "int32", offset_factor=1, scope="local"),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:lanes], a[0:4], b[0:lanes, 0:4])
-            T.writes(c[0:lanes])
-            c[T.ramp(T.int32(0), 1, lanes)] = T.call_llvm_pure_intrin(
-                T.llvm_lookup_intrinsic_id(llvm),
-                c.vload([0], dtype=vector),
-                T.reinterpret(
-                    T.broadcast(T.reinterpret(a.vload([0], "uint8x4"), dtype="int32"), lanes), dtype=packed
-                ),
-                b.vload([0, 0], dtype=packed),
-                dtype=vector,
-            )
+    def value(a: Any, b: Any, c: Any, i: Any, k: Any) -> Any:
+        return c[i] + tirx.Cast("int32", a[k]) * tirx.Cast("int32", b[i, k])
 
-    return instruction
+    def emit(a: Any, b: Any, c: Any) -> None:
+        four = tirx.Broadcast(tirx.reinterpret("int32", a.vload([0], f"uint8x{TERMS}")), lanes)
+        added = tirx.call_llvm_pure_intrin(
+            vector, llvm, c.vload([0], vector), tirx.reinterpret(packed, four), b.vload([0, 0], packed)
+        )
+        T.buffer_store(c, added, [tirx.Ramp(0, 1, lanes)])
+
+    return described(
+        (Operand((TERMS,), "uint8"), Operand((lanes, TERMS), "int8")),
+        Operand((lanes,), "int32", "local"),
+        (("S", lanes), ("R", TERMS)),
+        value,
+        emit,
+    )

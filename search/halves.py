@@ -1,4 +1,3 @@
-# mypy: disable-error-code="untyped-decorator, valid-type"
 """Products of float32 in a matrix unit that multiplies bfloat16 (AMX's ``tdpbf16ps``).
 
 A number is the sum of two of bfloat16, its halves: itself rounded to 8 bits, and the rest, rounded to 8 bits.
@@ -11,16 +10,16 @@ Halves of inputs lie in memory as bits of 16, since TVM widens what is of bfloat
 
 import itertools
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import cache, partial
 from typing import Any
 
 from tvm import tirx
 from tvm.s_tir import TensorIntrin
-from tvm.script import tirx as T
 
 from search import amx, marks
+from search.intrinsics import Operand, described
 
 MARK = "autotune.halves"
 RESUMED = "autotune.halves_resumed"
@@ -144,7 +143,6 @@ def resumed(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
 
 @cache
 def _register(part: str, tile: Tile) -> None:
-    """One part only: TVM takes some 30 ms to parse the two functions of each."""
     parts: dict[str, Callable[[Tile], tuple[Any, Any]]] = {
         "zeros": _zeros, "products": partial(_products, scope="local"),
         "additions": partial(_products, scope="global"), "words": _products_of_words, "sums": _sums,
@@ -213,81 +211,57 @@ def _zeros(tile: Tile) -> tuple[Any, Any]:
 
 
 def _products(tile: Tile, scope: str) -> tuple[Any, Any]:
-    columns, terms, stride, lanes = tile.columns, tile.terms, tile.stride, amx.LANES * tile.vectors
-    reach = (columns - 1) * stride + 1
+    lanes = amx.LANES * tile.vectors
 
-    @T.prim_func(s_tir=True)
-    def meaning(
-        a: T.Buffer((2, reach, 2 * terms), "uint16", offset_factor=1),
-        b: T.Buffer((2, terms, lanes, 2), "bfloat16", offset_factor=1),
-        c: T.Buffer((columns, lanes), "float32", offset_factor=1, scope=scope),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:lanes], a[0:2, 0:reach, 0 : 2 * terms], b[0:2, 0:terms, 0:lanes, 0:2])
-            T.writes(c[0:columns, 0:lanes])
-            for p, i, j, k, t in T.grid(3, columns, lanes, terms, 2):
-                with T.sblock("update"):
-                    vi, vj, vp, vk, vt = T.axis.remap("SSRRR", [i, j, p, k, t])
-                    c[vi, vj] = c[vi, vj] + product(
-                        a[of_left(vp), vi * stride, vk * 2 + vt], b[of_right(vp), vk, vj, vt]
-                    )
+    def value(a: Any, b: Any, c: Any, *axes: Any) -> Any:
+        i, j, p, k, t = axes
+        left = a[of_left(p), i * tile.stride, k * TERMS + t]
+        return c[i, j] + product(left, b[of_right(p), k, j, t])
 
-    def address(b: Any, place: int) -> Any:
-        """A pointer to bits: TVM would make one to bfloat16 one to float32."""
-        kind, extent = tirx.type_annotation("uint16"), tile.terms * lanes * TERMS
-        first = b.elem_offset + place * TERMS
-        return tirx.call_intrin("handle", "tirx.tvm_access_ptr", kind, b.data, first, extent, 1)
+    def calls(a: Any, b: Any, c: Any) -> Iterator[Any]:
+        def address(place: int) -> Any:
+            """A pointer to bits: TVM would make one to bfloat16 one to float32."""
+            kind, extent = tirx.type_annotation("uint16"), tile.terms * lanes * TERMS
+            first = b.elem_offset + place * TERMS
+            return tirx.call_intrin("handle", "tirx.tvm_access_ptr", kind, b.data, first, extent, 1)
 
-    @T.prim_func(s_tir=True)
-    def instructions(left: T.handle, right: T.handle, sums: T.handle) -> None:
-        plane, apart, across = T.int32(), T.int32(), T.int32()
-        a = T.match_buffer(left, (2, reach, 2 * terms), "uint16", offset_factor=1, strides=[plane, apart, 1])
-        b = T.match_buffer(right, (2, terms, lanes, 2), "bfloat16", offset_factor=1)
-        c = T.match_buffer(
-            sums, (columns, lanes), "float32", offset_factor=1, scope=scope, strides=[across, 1]
-        )
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:lanes], a[0:2, 0:reach, 0 : 2 * terms], b[0:2, 0:terms, 0:lanes, 0:2])
-            T.writes(c[0:columns, 0:lanes])
-            amx.emit(_additions(tile, a, lambda place: address(b, place)))
+        return _additions(tile, a, address)
 
-    return meaning, instructions
+    weights = Operand((BOTH, tile.terms, lanes, TERMS), "bfloat16")
+    return _added(tile, weights, scope, value, calls)
 
 
 def _products_of_words(tile: Tile) -> tuple[Any, Any]:
-    columns, terms, stride, lanes = tile.columns, tile.terms, tile.stride, amx.LANES * tile.vectors
-    reach = (columns - 1) * stride + 1
+    def value(a: Any, b: Any, c: Any, *axes: Any) -> Any:
+        i, j, p, k, t = axes
+        left = a[of_left(p), i * tile.stride, k * TERMS + t]
+        return c[i, j] + product_of_word(left, b[of_right(p), k, j], t)
 
-    @T.prim_func(s_tir=True)
-    def meaning(
-        a: T.Buffer((2, reach, 2 * terms), "uint16", offset_factor=1),
-        b: T.Buffer((2, terms, lanes), "uint32", offset_factor=1),
-        c: T.Buffer((columns, lanes), "float32", offset_factor=1, scope="local"),
-    ) -> None:
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:lanes], a[0:2, 0:reach, 0 : 2 * terms], b[0:2, 0:terms, 0:lanes])
-            T.writes(c[0:columns, 0:lanes])
-            for p, i, j, k, t in T.grid(3, columns, lanes, terms, 2):
-                with T.sblock("update"):
-                    vi, vj, vp, vk, vt = T.axis.remap("SSRRR", [i, j, p, k, t])
-                    c[vi, vj] = c[vi, vj] + product_of_word(
-                        a[of_left(vp), vi * stride, vk * 2 + vt], b[of_right(vp), vk, vj], vt
-                    )
+    def calls(a: Any, b: Any, c: Any) -> Iterator[Any]:
+        return _additions(tile, a, lambda place: b.access_ptr("r", offset=place))
 
-    @T.prim_func(s_tir=True)
-    def instructions(left: T.handle, right: T.handle, sums: T.handle) -> None:
-        plane, apart, across = T.int32(), T.int32(), T.int32()
-        a = T.match_buffer(left, (2, reach, 2 * terms), "uint16", offset_factor=1, strides=[plane, apart, 1])
-        b = T.match_buffer(right, (2, terms, lanes), "uint32", offset_factor=1)
-        c = T.match_buffer(
-            sums, (columns, lanes), "float32", offset_factor=1, scope="local", strides=[across, 1]
-        )
-        with T.sblock("root"):
-            T.reads(c[0:columns, 0:lanes], a[0:2, 0:reach, 0 : 2 * terms], b[0:2, 0:terms, 0:lanes])
-            T.writes(c[0:columns, 0:lanes])
-            amx.emit(_additions(tile, a, lambda place: b.access_ptr("r", offset=place)))
+    words = Operand((BOTH, tile.terms, amx.LANES * tile.vectors), "uint32")
+    return _added(tile, words, "local", value, calls)
 
-    return meaning, instructions
+
+def _added(
+    tile: Tile,
+    right: Operand,
+    scope: str,
+    value: Callable[..., Any],
+    calls: Callable[[Any, Any, Any], Iterable[Any]],
+) -> tuple[Any, Any]:
+    """Products by ``right`` operands, added to sums of a ``scope``."""
+    columns, lanes = tile.columns, amx.LANES * tile.vectors
+    reach = (columns - 1) * tile.stride + 1
+    return described(
+        (Operand((BOTH, reach, TERMS * tile.terms), "uint16", apart=True), right),
+        Operand((columns, lanes), "float32", scope, apart=True),
+        (("S", columns), ("S", lanes), ("R", PARTS), ("R", tile.terms), ("R", TERMS)),
+        value,
+        lambda *buffers: amx.emit(calls(*buffers)),
+        order=(2, 0, 1, 3, 4),
+    )
 
 
 def _sums(tile: Tile) -> tuple[Any, Any]:

@@ -1,0 +1,94 @@
+"""Instructions that TVM does not know, described to it: what one means, as loops, and what to write instead.
+
+Both are functions of TVM's, built here as its parser would: that takes 20 ms for each, and every process that
+compiles a candidate needs several.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A part of a tensor.
+
+    Attributes:
+        apart: Whether how far its rows (and planes) lie apart is known only where the instruction is used.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    scope: str = "global"
+    apart: bool = False
+
+    @property
+    def whole(self) -> tuple[slice, ...]:
+        """All of it."""
+        return tuple(slice(0, extent) for extent in self.shape)
+
+
+def described(
+    inputs: Sequence[Operand],
+    output: Operand,
+    axes: Sequence[tuple[str, int]],
+    value: Callable[..., Any],
+    emit: Callable[..., None],
+    order: Sequence[int] = (),
+) -> tuple[Any, Any]:
+    """What ``TensorIntrin.register`` wants: the meaning, then the instructions.
+
+    Args:
+        axes: Kind (``S`` for one of the output's, ``R`` for one that is summed over) and extent of each.
+        value: What is stored, of all buffers, the output's last, and all axes.
+        emit: Writes instructions into the function that is being built (``T.evaluate``), of all buffers.
+        order: In which order loops over the axes stand, where it is another.
+    """
+    operands = [*inputs, output]
+    kinds = "".join(kind for kind, _ in axes)
+    order = order or range(len(axes))
+
+    def regions(buffers: Sequence[Any]) -> None:
+        *read, written = (b[o.whole] for b, o in zip(buffers, operands, strict=True))
+        T.reads(*([written] if "R" in kinds else []), *read)
+        T.writes(written)
+
+    with IRBuilder() as meaning, T.prim_func(s_tir=True):
+        T.func_name("meaning")
+        buffers = [T.arg(f"operand{n}", _buffer(o)) for n, o in enumerate(operands)]
+        with T.sblock("root"):
+            regions(buffers)
+            with T.grid(*(axes[n][1] for n in order)) as found:
+                loops = dict(zip(order, found, strict=True))
+                with T.sblock("update"):
+                    places = T.axis.remap(kinds, [loops[n] for n in range(len(axes))])
+                    where = [p for p, kind in zip(places, kinds, strict=True) if kind == "S"]
+                    T.buffer_store(buffers[-1], value(*buffers, *places), where)
+    with IRBuilder() as instructions, T.prim_func(s_tir=True):
+        T.func_name("instructions")
+        handles = [T.arg(f"handle{n}", T.handle()) for n in range(len(operands))]
+        buffers = [_matched(handle, o) for handle, o in zip(handles, operands, strict=True)]
+        with T.sblock("root"):
+            regions(buffers)
+            emit(*buffers)
+    return meaning.get(), instructions.get()
+
+
+def _buffer(operand: Operand) -> Any:
+    return T.Buffer(operand.shape, operand.dtype, offset_factor=1, scope=operand.scope, layout=None)
+
+
+def _matched(handle: Any, operand: Operand) -> Any:
+    strides = [*(T.int32() for _ in operand.shape[1:]), 1] if operand.apart else None
+    return T.match_buffer(
+        handle,
+        operand.shape,
+        operand.dtype,
+        offset_factor=1,
+        scope=operand.scope,
+        strides=strides,
+        layout=None,
+    )
