@@ -1,12 +1,10 @@
 """From measured candidates to verified winners, and back out of the database."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
-from autotune.measure.arena import Arena
+from autotune.measure.arena import PROVES_NOTHING, Arena
 from autotune.measure.family import ReferenceFailed
 from autotune.measure.pool import Pool
-from autotune.measure.protocol import Done
 from autotune.measure.sequential import Outcome
 from db.store import Store
 from search.problem import (
@@ -15,7 +13,6 @@ from search.problem import (
     Cache,
     Candidate,
     Conditions,
-    ErrorKind,
     MeasureError,
     Measurement,
     Task,
@@ -28,7 +25,6 @@ CHALLENGERS = 2  # compared with the one in front of them, where that matters
 MATTERS = 0.005  # of the model's latency: of kernels that take less, whichever is in front will do
 CLOSE = 1.05  # times the best latency: measured alone, slower ones are slower
 EVERY = 1 << 30
-_PROVES_NOTHING = (ErrorKind.CRASH, ErrorKind.RUN_TIMEOUT, ErrorKind.BUILD_TIMEOUT, ErrorKind.OUT_OF_MEMORY)
 
 
 def verify_winners(
@@ -61,9 +57,12 @@ def verify_winners(
             continue
         challengers = CHALLENGERS if share_s >= MATTERS * sum(shares_s) else 0
         state = between(task, read_bytes)
-        with suppress(ReferenceFailed), pool.arena(task.workload) as arena:
-            contest = _Contest(task, store, conditions, arena, run_id, state, challengers, observe)
-            contest.hold(best, standing, guess(task.workload))
+        try:
+            with pool.arena(task.workload) as arena:
+                contest = _Contest(task, store, conditions, arena, run_id, state, challengers, observe)
+                contest.hold(best, standing, guess(task.workload))
+        except ReferenceFailed as error:
+            observe(f"not verifying {task.name}: {error}")
 
 
 class _Contest:
@@ -151,7 +150,7 @@ def verify(candidate: Candidate, arena: Arena, seed: int, between: Between) -> V
     None where the process died or ran out of time, which proves nothing against the candidate.
     """
     checked = arena.check(candidate, seed)
-    if not isinstance(checked, Done):
+    if isinstance(checked, MeasureError):
         return _failure(candidate, checked)
     error, allowed = checked.max_error, checked.tolerance
     if error > allowed:
@@ -168,9 +167,9 @@ def verify(candidate: Candidate, arena: Arena, seed: int, between: Between) -> V
     )  # fmt: skip
 
 
-def _failure(candidate: Candidate, reply: object) -> Verification | None:
-    if isinstance(reply, MeasureError) and reply.kind not in _PROVES_NOTHING:
-        return Verification(candidate, False, float("inf"), 0.0, text=f"{reply.kind}: {reply.text}")
+def _failure(candidate: Candidate, error: MeasureError) -> Verification | None:
+    if error.kind not in PROVES_NOTHING:
+        return Verification(candidate, False, float("inf"), 0.0, text=f"{error.kind}: {error.text}")
     return None
 
 

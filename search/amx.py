@@ -23,7 +23,6 @@ from tvm.ir import StringImm
 from tvm.s_tir import TensorIntrin
 from tvm.target import Target
 from tvm.target.codegen import target_has_features
-from tvm.tirx.script import builder as T
 
 from search.intrinsics import Operand, described
 
@@ -205,17 +204,11 @@ def store(register: Any, first: Any, apart: Any) -> Any:
     return tirx.call_llvm_intrin("void", "llvm.x86.tilestored64", _operand(register), first, apart)
 
 
-def emit(calls: Iterable[Any]) -> None:
-    """Writes calls into the function that is being built."""
-    for call in calls:
-        T.evaluate(call)
-
-
 def zeros(columns: int, lanes: int, dtype: str, calls: Callable[[Any], Iterable[Any]]) -> tuple[Any, Any]:
     """What setting sums to zero means, and its instructions: ``calls`` of the buffer that stands for them."""
     sums = Operand((columns, lanes), dtype, "local", apart=True)
     axes = ("S", columns), ("S", lanes)
-    return described((), sums, axes, lambda c, i, j: tirx.const(0, dtype), lambda c: emit(calls(c)))
+    return described((), sums, axes, lambda c, i, j: tirx.const(0, dtype), calls)
 
 
 def stored(
@@ -224,7 +217,7 @@ def stored(
     """As ``zeros``, of sums that go from registers to memory: ``calls`` of both buffers."""
     sums = Operand((columns, lanes), dtype, "local", apart=True)
     axes = ("S", columns), ("S", lanes)
-    return described((sums,), sums, axes, lambda c, d, i, j: c[i, j], lambda c, d: emit(calls(c, d)))
+    return described((sums,), sums, axes, lambda c, d, i, j: c[i, j], calls)
 
 
 def _zeros(tile: Tile) -> tuple[Any, Any]:
@@ -260,7 +253,7 @@ def _products(tile: Tile) -> tuple[Any, Any]:
         Operand((tile.columns, LANES), "int32", "local", apart=True),
         (("S", tile.columns), ("S", LANES), ("R", tile.terms), ("R", TERM_BYTES)),
         value,
-        lambda *buffers: emit(calls(*buffers)),
+        calls,
     )
 
 

@@ -53,17 +53,18 @@ def _dots(lanes: int) -> tuple[Any, Any]:
     def value(a: Any, b: Any, c: Any, i: Any, k: Any) -> Any:
         return c[i] + tirx.Cast("int32", a[k]) * tirx.Cast("int32", b[i, k])
 
-    def emit(a: Any, b: Any, c: Any) -> None:
+    def store(a: Any, b: Any, c: Any) -> tuple[()]:
         four = tirx.Broadcast(tirx.reinterpret("int32", a.vload([0], f"uint8x{TERMS}")), lanes)
         added = tirx.call_llvm_pure_intrin(
             vector, llvm, c.vload([0], vector), tirx.reinterpret(packed, four), b.vload([0, 0], packed)
         )
         T.buffer_store(c, added, [tirx.Ramp(0, 1, lanes)])
+        return ()
 
     return described(
         (Operand((TERMS,), "uint8"), Operand((lanes, TERMS), "int8")),
         Operand((lanes,), "int32", "local"),
         (("S", lanes), ("R", TERMS)),
         value,
-        emit,
+        store,
     )

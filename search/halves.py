@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 from tvm import tirx
@@ -35,7 +35,6 @@ BOTH = 2
 PARTS = 3  # products of halves of two numbers
 SUMS = 4  # registers; of the others, two hold inputs, two weights
 
-_PARTS = "zeros|products|additions|words|sums"
 _SHIFT, _SECOND = 16, 0xFFFF0000
 _LEFTS, _RIGHTS = (4, 5), (6, 7)
 
@@ -105,14 +104,14 @@ class Tile:
         TVM knows it from then on. Those of ``additions`` are to sums in memory, see ``resumed``, those of
         ``words`` by operands whose halves lie two in a word.
         """
-        _register(part, self)
+        _register(self)
         return f"{MARK}.{part}_{self.text}"
 
 
 def prepare(trace: str) -> None:
     """Sees to it that TVM knows what a trace names."""
-    for part, sizes in set(re.findall(rf"{re.escape(MARK)}\.({_PARTS})_([\d_]+)", trace)):
-        _register(part, Tile.of(sizes))
+    for sizes in set(re.findall(rf"{re.escape(MARK)}\.\w+?_([\d_]+)", trace)):
+        _register(Tile.of(sizes))
 
 
 def configured(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
@@ -142,12 +141,13 @@ def resumed(text: Any, loops: Sequence[Any], _: Sequence[Any]) -> Any:
 
 
 @cache
-def _register(part: str, tile: Tile) -> None:
-    parts: dict[str, Callable[[Tile], tuple[Any, Any]]] = {
-        "zeros": _zeros, "products": partial(_products, scope="local"),
-        "additions": partial(_products, scope="global"), "words": _products_of_words, "sums": _sums,
+def _register(tile: Tile) -> None:
+    parts = {
+        "zeros": _zeros(tile), "products": _products(tile, "local"), "additions": _products(tile, "global"),
+        "words": _products_of_words(tile), "sums": _sums(tile),
     }  # fmt: skip
-    TensorIntrin.register(f"{MARK}.{part}_{tile.text}", *parts[part](tile))
+    for part, both in parts.items():
+        TensorIntrin.register(f"{MARK}.{part}_{tile.text}", *both)
 
 
 def _sums_of(tile: Tile) -> list[tuple[int, int, int]]:
@@ -213,8 +213,7 @@ def _zeros(tile: Tile) -> tuple[Any, Any]:
 def _products(tile: Tile, scope: str) -> tuple[Any, Any]:
     lanes = amx.LANES * tile.vectors
 
-    def value(a: Any, b: Any, c: Any, *axes: Any) -> Any:
-        i, j, p, k, t = axes
+    def value(a: Any, b: Any, c: Any, i: Any, j: Any, p: Any, k: Any, t: Any) -> Any:
         left = a[of_left(p), i * tile.stride, k * TERMS + t]
         return c[i, j] + product(left, b[of_right(p), k, j, t])
 
@@ -232,8 +231,7 @@ def _products(tile: Tile, scope: str) -> tuple[Any, Any]:
 
 
 def _products_of_words(tile: Tile) -> tuple[Any, Any]:
-    def value(a: Any, b: Any, c: Any, *axes: Any) -> Any:
-        i, j, p, k, t = axes
+    def value(a: Any, b: Any, c: Any, i: Any, j: Any, p: Any, k: Any, t: Any) -> Any:
         left = a[of_left(p), i * tile.stride, k * TERMS + t]
         return c[i, j] + product_of_word(left, b[of_right(p), k, j], t)
 
@@ -259,7 +257,7 @@ def _added(
         Operand((columns, lanes), "float32", scope, apart=True),
         (("S", columns), ("S", lanes), ("R", PARTS), ("R", tile.terms), ("R", TERMS)),
         value,
-        lambda *buffers: amx.emit(calls(*buffers)),
+        calls,
         order=(2, 0, 1, 3, 4),
     )
 

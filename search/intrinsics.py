@@ -1,10 +1,10 @@
 """Instructions that TVM does not know, described to it: what one means, as loops, and what to write instead.
 
-Both are functions of TVM's, built here as its parser would: that takes 20 ms for each, and every process that
-compiles a candidate needs several.
+Both are functions of TVM's, built here without its parser, which would take 20 ms for each: every process
+that compiles a candidate needs several.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,16 +36,17 @@ def described(
     output: Operand,
     axes: Sequence[tuple[str, int]],
     value: Callable[..., Any],
-    emit: Callable[..., None],
+    calls: Callable[..., Iterable[Any]],
     order: Sequence[int] = (),
 ) -> tuple[Any, Any]:
     """What ``TensorIntrin.register`` wants: the meaning, then the instructions.
 
     Args:
-        axes: Kind (``S`` for one of the output's, ``R`` for one that is summed over) and extent of each.
+        axes: Kind (``S`` for one of the output's, ``R`` for one that is summed over) and extent of each; two
+            at least.
         value: What is stored, of all buffers, the output's last, and all axes.
-        emit: Writes instructions into the function that is being built (``T.evaluate``), of all buffers.
-        order: In which order loops over the axes stand, where it is another.
+        calls: Of instructions, of all buffers; may write more into the function that is being built.
+        order: In which order loops over the axes stand; by default, that of ``axes``.
     """
     operands = [*inputs, output]
     kinds = "".join(kind for kind, _ in axes)
@@ -73,7 +74,8 @@ def described(
         buffers = [_matched(handle, o) for handle, o in zip(handles, operands, strict=True)]
         with T.sblock("root"):
             regions(buffers)
-            emit(*buffers)
+            for call in calls(*buffers):
+                T.evaluate(call)
     return meaning.get(), instructions.get()
 
 

@@ -1,4 +1,4 @@
-"""Two processes may run tests side by side (`make test`); no timing decides a test, so neither waits."""
+"""Two processes may run tests side by side (`make test`): no timing decides a test."""
 
 import gc
 import os
@@ -15,4 +15,5 @@ if worker := os.environ.get("PYTEST_XDIST_WORKER"):
 
 def pytest_collection_finish() -> None:
     """What was imported stays, so no collection of garbage need look at it again."""
+    gc.collect()
     gc.freeze()

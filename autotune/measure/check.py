@@ -124,13 +124,17 @@ def moved_by_steps(
     return 2 * moved
 
 
+def badness(error: float, allowed: float) -> float:
+    """An error as a multiple of what is allowed, which may be nothing."""
+    return error / max(allowed, 1e-30)
+
+
 def _magnitude(array: Array) -> float:
     """Largest absolute value, without a copy; NaN where there is one."""
     return float(max(array.max(), -float(array.min())))
 
 
 INPUT_KINDS = ("normal", "wide", "constant", "denormal", "edge")
-LEAST = 1e-30  # in place of a tolerance of zero, to divide by
 
 _DENORMAL = 1 / 16  # of all: processors take sixteen times as long over them
 _INSIDE = 2.0**-5  # its square, times the root of a few thousand terms, is small

@@ -2,7 +2,7 @@
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from autotune.measure.limits import Limits
@@ -56,12 +56,14 @@ class Builder:
     """A process that compiles, what it holds (seconds by key), and its copy that runs that.
 
     Attributes:
+        judge: It is a copy of what has compiled the reference.
         kept: What the process descends from, and what each of these held when it was copied.
     """
 
     home: Home
     process: Process
     cpu: int
+    judge: bool = False
     built: dict[int, float] = field(default_factory=dict)
     kept: list[tuple[Process, dict[int, float]]] = field(default_factory=list)
     runner: Process | None = None
@@ -131,9 +133,9 @@ class Family:
         Args:
             judge: They are copies of what has compiled the reference.
         """
-        make = self._copy_of_judge if judge else self._copy
-        builders = [Builder(home, make(home, [cpu]), cpu) for cpu in cpus]
+        builders: list[Builder] = []
         try:
+            builders.extend(Builder(home, self._copy(home, [cpu], judge), cpu, judge) for cpu in cpus)
             yield builders
         finally:
             for builder in builders:
@@ -157,7 +159,7 @@ class Family:
         while builder.kept and not builder.process.alive:
             builder.process, builder.built = builder.kept.pop()
         if not builder.process.alive:
-            builder.process, builder.built = self._copy(builder.home, [builder.cpu]), {}
+            builder.process, builder.built = self._copy(builder.home, [builder.cpu], builder.judge), {}
         return [key for key in held if key not in builder.built]
 
     def empty(self, builder: Builder) -> None:
@@ -166,7 +168,7 @@ class Family:
             builder.process.end()
             builder.process, _ = builder.kept.pop()
         if not builder.process.alive:
-            builder.process = self._copy(builder.home, [builder.cpu])
+            builder.process = self._copy(builder.home, [builder.cpu], builder.judge)
         builder.built = {}
 
     def runner(self, builder: Builder) -> Process:
@@ -179,22 +181,17 @@ class Family:
             builder.runner = builder.process.copy((), self._limits.memory)
         return builder.runner
 
-    def _copy(self, home: Home, cpus: Sequence[int]) -> Process:
-        """A copy of a workload's home, which is made anew where it has died."""
+    def _copy(self, home: Home, cpus: Sequence[int], judge: bool) -> Process:
+        """A copy of a workload's home, which is made anew where it has died, or of its judge."""
+        if judge and home.computed and home.judge.alive:
+            with suppress(WorkersFailed):  # it was killed from outside; others compile the reference again
+                return home.judge.copy(cpus, self._limits.memory)
         try:
             return home.process.copy(cpus, self._limits.memory)
         except WorkersFailed:
             home.process = self._prepared(home.workload)
             home.judge, home.computed = self._judging(home.process), False
             return home.process.copy(cpus, self._limits.memory)
-
-    def _copy_of_judge(self, home: Home, cpus: Sequence[int]) -> Process:
-        if not (home.computed and home.judge.alive):
-            return self._copy(home, cpus)
-        try:
-            return home.judge.copy(cpus, self._limits.memory)
-        except WorkersFailed:  # it was killed from outside; others compile the reference again
-            return self._copy(home, cpus)
 
     def _prepared(self, workload: Workload) -> Process:
         process = self._root_copy()

@@ -9,7 +9,7 @@ import numpy as np
 from autotune.measure import timing
 from autotune.measure.buffers import Buffer
 from autotune.measure.case import Case
-from autotune.measure.check import INPUT_KINDS, LEAST, Array, poisoned_output, relative_error
+from autotune.measure.check import INPUT_KINDS, Array, badness, poisoned_output, relative_error
 from autotune.measure.protocol import Check, Done, Pairs, Run, Time
 from search.problem import Between, Cache, ErrorKind, MeasureError, TensorSpec
 
@@ -107,7 +107,7 @@ class Runner:
                 found.append(judged)
         if not found:
             return Done(tolerance=math.inf)
-        error, allowed = max(found, key=lambda pair: pair[0] / max(pair[1], LEAST))
+        error, allowed = max(found, key=lambda pair: badness(*pair))
         return Done(max_error=error, tolerance=allowed)
 
     def pairs(self, request: Pairs) -> Done:

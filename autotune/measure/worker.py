@@ -128,7 +128,7 @@ class Worker:
                 return Done(timing.probe(self._kernels.probing()))
             case Check():
                 runner = self.runner
-                unbind(self._cpus)
+                unbind(self._cpus)  # a process that checks is not asked to time anything
                 return runner.answer(request)
             case Run() | Time() | Pairs():
                 return self.runner.answer(request)

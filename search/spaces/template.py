@@ -71,7 +71,7 @@ class TemplateSpace(KnobSpace):
         try:
             self._apply(schedule, **config)
         except NameError:
-            raise  # a template's own mistake, and no refusal
+            raise  # a template's own mistake; whatever else there is may be TVM's way to refuse
         except Exception as error:
             raise InvalidCandidate(last_line(error)) from error
         return Candidate(self.workload.hash, self.name, draft, trace_to_json(schedule.trace))  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Measuring survives whatever candidates do; each costs one row with its reason."""
 
+import math
 import os
 import signal
 import time
@@ -25,7 +26,7 @@ from autotune.measure.family import KNOWN, ReferenceFailed
 from autotune.measure.limits import Limits
 from autotune.measure.pool import Pool
 from autotune.measure.process import Process, WorkersFailed
-from autotune.measure.protocol import Build, Done, Fork, Probe, Reply, Request
+from autotune.measure.protocol import UNTUNED, Build, Done, Fork, Probe, Reply, Request
 from autotune.measure.sequential import PairedTest
 from autotune.target import canonical
 from search.problem import BACK_TO_BACK, COLD, Between, Cache, Candidate, ErrorKind, MeasureError, Measurement
@@ -313,6 +314,42 @@ def test_a_bad_candidate_cannot_be_compared(pool: Pool) -> None:
     assert all(m.error is None for m in measure(pool, {}))
 
 
+def test_one_that_kills_its_builder_costs_the_others_nothing(pool: Pool) -> None:
+    good, bad, other = candidates(3)
+    fatal = replace(bad, trace=bad.trace + MARK + "build-crash")
+    with pool.arena(WORK) as arena:
+        assert isinstance(arena.compare(good, other, seed=1), PairedTest)
+        assert isinstance(arena.compare(fatal, good, seed=1), MeasureError)
+        assert isinstance(arena.check(good, seed=1), Done)
+        for builder in arena._builders:
+            os.kill(builder.process.pid, signal.SIGKILL)
+        arena.compare(good, other, seed=1)  # finds out
+        assert isinstance(arena.compare(good, other, seed=1), PairedTest)
+        assert isinstance(arena.check(good, seed=1), Done)
+
+
+def test_inputs_that_tell_nothing_say_nothing_against_a_candidate(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    silent, right = Done(tolerance=math.inf), Done(max_error=0.0, tolerance=1e-6)
+    crash = MeasureError(ErrorKind.CRASH, "killed")
+    wrong = Done(max_error=1.0, tolerance=1e-6)
+    (candidate,) = candidates(1)
+    with pool.arena(WORK) as arena:
+        cases = (
+            ([silent, right], right),
+            ([right, wrong], wrong),
+            ([wrong, crash], wrong),
+            ([right, crash], crash),
+        )
+        for replies, expected in cases:
+            monkeypatch.setattr(arena, "_ask", lambda *_, replies=replies: replies)
+            assert arena.check(candidate, seed=1) == expected
+        monkeypatch.setattr(arena, "_ask", lambda *_: [silent, silent])
+        reply = arena.check(candidate, seed=1)
+        assert isinstance(reply, MeasureError) and reply.kind is ErrorKind.WRONG_OUTPUT
+
+
 def test_who_meets_several_others_is_compiled_once(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[str] = []
     send = Process.send
@@ -328,7 +365,8 @@ def test_who_meets_several_others_is_compiled_once(pool: Pool, monkeypatch: pyte
         arena.compare(best, second, seed=1)
         arena.compare(third, best, seed=1)
         arena.check(best, seed=1)
-        assert Counter(built) == {c.trace: 2 for c in (best, second, third)}  # in each of two processes
+        once = [UNTUNED, *(c.trace for c in (best, second, third))]
+        assert Counter(built) == dict.fromkeys(once, 2)  # in each of two processes
         arena.compare(best, best, seed=1)
         assert Counter(built)[best.trace] == 4  # itself is another copy
 
@@ -339,9 +377,9 @@ def test_pairs_wait_for_the_reference(pool: Pool, monkeypatch: pytest.MonkeyPatc
     computing: list[bool] = []
     asked = Arena._ask
 
-    def ask(*args: Any, **more: Any) -> list[Reply]:
+    def ask(*args: Any) -> list[Reply]:
         computing.append(not pool.family.home(work).computed)
-        return asked(*args, **more)
+        return asked(*args)
 
     monkeypatch.setattr(Arena, "_ask", ask)
     with pool.arena(work) as arena:
@@ -374,7 +412,7 @@ def test_others_time_nothing_while_a_check_compiles(pool: Pool, monkeypatch: pyt
         monkeypatch.setattr(pool._turns, name, partial(_noting, name, held))
     with pool.arena(WORK) as arena:
         assert isinstance(arena.check(candidates(1)[0], seed=1), Done)
-    assert held == ["compiling", "compiling", "timing"]  # the reference, the build, the check
+    assert held == ["compiling"] * 3  # the reference, the build, the check: nothing is timed
 
 
 @contextmanager
