@@ -207,8 +207,7 @@ def store(register: Any, first: Any, apart: Any) -> Any:
 def zeros(columns: int, lanes: int, dtype: str, calls: Callable[[Any], Iterable[Any]]) -> tuple[Any, Any]:
     """What setting sums to zero means, and its instructions: ``calls`` of the buffer that stands for them."""
     sums = Operand((columns, lanes), dtype, "local", apart=True)
-    axes = ("S", columns), ("S", lanes)
-    return described((), sums, axes, lambda c, i, j: tirx.const(0, dtype), calls)
+    return described((), sums, (), lambda c, i, j: tirx.const(0, dtype), calls)
 
 
 def stored(
@@ -216,8 +215,7 @@ def stored(
 ) -> tuple[Any, Any]:
     """As ``zeros``, of sums that go from registers to memory: ``calls`` of both buffers."""
     sums = Operand((columns, lanes), dtype, "local", apart=True)
-    axes = ("S", columns), ("S", lanes)
-    return described((sums,), sums, axes, lambda c, d, i, j: c[i, j], calls)
+    return described((sums,), sums, (), lambda c, d, i, j: c[i, j], calls)
 
 
 def _zeros(tile: Tile) -> tuple[Any, Any]:
@@ -251,7 +249,7 @@ def _products(tile: Tile) -> tuple[Any, Any]:
     return described(
         (inputs, Operand((tile.terms, LANES, TERM_BYTES), "int8")),
         Operand((tile.columns, LANES), "int32", "local", apart=True),
-        (("S", tile.columns), ("S", LANES), ("R", tile.terms), ("R", TERM_BYTES)),
+        (tile.terms, TERM_BYTES),
         value,
         calls,
     )

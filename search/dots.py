@@ -64,7 +64,7 @@ def _dots(lanes: int) -> tuple[Any, Any]:
     return described(
         (Operand((TERMS,), "uint8"), Operand((lanes, TERMS), "int8")),
         Operand((lanes,), "int32", "local"),
-        (("S", lanes), ("R", TERMS)),
+        (TERMS,),
         value,
         store,
     )

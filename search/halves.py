@@ -213,9 +213,8 @@ def _zeros(tile: Tile) -> tuple[Any, Any]:
 def _products(tile: Tile, scope: str) -> tuple[Any, Any]:
     lanes = amx.LANES * tile.vectors
 
-    def value(a: Any, b: Any, c: Any, i: Any, j: Any, p: Any, k: Any, t: Any) -> Any:
-        left = a[of_left(p), i * tile.stride, k * TERMS + t]
-        return c[i, j] + product(left, b[of_right(p), k, j, t])
+    def term(left: Any, b: Any, half: Any, k: Any, j: Any, t: Any) -> Any:
+        return product(left, b[half, k, j, t])
 
     def calls(a: Any, b: Any, c: Any) -> Iterator[Any]:
         def address(place: int) -> Any:
@@ -227,35 +226,38 @@ def _products(tile: Tile, scope: str) -> tuple[Any, Any]:
         return _additions(tile, a, address)
 
     weights = Operand((BOTH, tile.terms, lanes, TERMS), "bfloat16")
-    return _added(tile, weights, scope, value, calls)
+    return _added(tile, weights, scope, term, calls)
 
 
 def _products_of_words(tile: Tile) -> tuple[Any, Any]:
-    def value(a: Any, b: Any, c: Any, i: Any, j: Any, p: Any, k: Any, t: Any) -> Any:
-        left = a[of_left(p), i * tile.stride, k * TERMS + t]
-        return c[i, j] + product_of_word(left, b[of_right(p), k, j], t)
+    def term(left: Any, b: Any, half: Any, k: Any, j: Any, t: Any) -> Any:
+        return product_of_word(left, b[half, k, j], t)
 
     def calls(a: Any, b: Any, c: Any) -> Iterator[Any]:
         return _additions(tile, a, lambda place: b.access_ptr("r", offset=place))
 
     words = Operand((BOTH, tile.terms, amx.LANES * tile.vectors), "uint32")
-    return _added(tile, words, "local", value, calls)
+    return _added(tile, words, "local", term, calls)
 
 
 def _added(
     tile: Tile,
     right: Operand,
     scope: str,
-    value: Callable[..., Any],
+    term: Callable[..., Any],
     calls: Callable[[Any, Any, Any], Iterable[Any]],
 ) -> tuple[Any, Any]:
-    """Products by ``right`` operands, added to sums of a ``scope``."""
-    columns, lanes = tile.columns, amx.LANES * tile.vectors
-    reach = (columns - 1) * tile.stride + 1
+    """Products by ``right`` operands, each a ``term``, added to sums of a ``scope``."""
+    reach = (tile.columns - 1) * tile.stride + 1
+
+    def value(a: Any, b: Any, c: Any, i: Any, j: Any, p: Any, k: Any, t: Any) -> Any:
+        left = a[of_left(p), i * tile.stride, k * TERMS + t]
+        return c[i, j] + term(left, b, of_right(p), k, j, t)
+
     return described(
         (Operand((BOTH, reach, TERMS * tile.terms), "uint16", apart=True), right),
-        Operand((columns, lanes), "float32", scope, apart=True),
-        (("S", columns), ("S", lanes), ("R", PARTS), ("R", tile.terms), ("R", TERMS)),
+        Operand((tile.columns, amx.LANES * tile.vectors), "float32", scope, apart=True),
+        (PARTS, tile.terms, TERMS),
         value,
         calls,
         order=(2, 0, 1, 3, 4),

@@ -34,7 +34,7 @@ class Operand:
 def described(
     inputs: Sequence[Operand],
     output: Operand,
-    axes: Sequence[tuple[str, int]],
+    summed: Sequence[int],
     value: Callable[..., Any],
     calls: Callable[..., Iterable[Any]],
     order: Sequence[int] = (),
@@ -42,19 +42,18 @@ def described(
     """What ``TensorIntrin.register`` wants: the meaning, then the instructions.
 
     Args:
-        axes: Kind (``S`` for one of the output's, ``R`` for one that is summed over) and extent of each; two
-            at least.
+        summed: Extents of what is summed over; with the output's axes before them, at least two axes.
         value: What is stored, of all buffers, the output's last, and all axes.
         calls: Of instructions, of all buffers; may write more into the function that is being built.
-        order: In which order loops over the axes stand; by default, that of ``axes``.
+        order: In which order loops over the axes stand; by default, as they are numbered.
     """
     operands = [*inputs, output]
-    kinds = "".join(kind for kind, _ in axes)
-    order = order or range(len(axes))
+    extents = [*output.shape, *summed]
+    order = order or range(len(extents))
 
     def regions(buffers: Sequence[Any]) -> None:
         *read, written = (b[o.whole] for b, o in zip(buffers, operands, strict=True))
-        T.reads(*([written] if "R" in kinds else []), *read)
+        T.reads(*([written] if summed else []), *read)
         T.writes(written)
 
     with IRBuilder() as meaning, T.prim_func(s_tir=True):
@@ -62,12 +61,12 @@ def described(
         buffers = [T.arg(f"operand{n}", _buffer(o)) for n, o in enumerate(operands)]
         with T.sblock("root"):
             regions(buffers)
-            with T.grid(*(axes[n][1] for n in order)) as found:
+            with T.grid(*(extents[n] for n in order)) as found:
                 loops = dict(zip(order, found, strict=True))
                 with T.sblock("update"):
-                    places = T.axis.remap(kinds, [loops[n] for n in range(len(axes))])
-                    where = [p for p, kind in zip(places, kinds, strict=True) if kind == "S"]
-                    T.buffer_store(buffers[-1], value(*buffers, *places), where)
+                    kinds = "S" * len(output.shape) + "R" * len(summed)
+                    axes = T.axis.remap(kinds, [loops[n] for n in range(len(extents))])
+                    T.buffer_store(buffers[-1], value(*buffers, *axes), axes[: len(output.shape)])
     with IRBuilder() as instructions, T.prim_func(s_tir=True):
         T.func_name("instructions")
         handles = [T.arg(f"handle{n}", T.handle()) for n in range(len(operands))]
