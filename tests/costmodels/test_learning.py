@@ -121,7 +121,8 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(kind: str
     about = train(GROUPS[:6], job(kind, epochs=5), path, observer=observer)
     assert observer.went_on_after == 2  # the third was not over
     assert observer.seen == [3, 4, 5]
-    assert about.metrics == pytest.approx(whole.metrics)
+    # MKL's sums depend on where buffers lie, in their last bits; a lost optimizer would change the second digit.
+    assert about.metrics == pytest.approx(whole.metrics, rel=1e-3, abs=1e-3)
 
 
 def test_what_was_left_of_another_training_is_not_taken_up(tmp_path: Path) -> None:
