@@ -109,8 +109,7 @@ def bench(
             )
         print_bench(result, console)
         results[name]["bench"] = json.loads(result.to_json())
-        ours, *theirs = (e.median_s for e in result.entries if e.median_s)
-        ratios.append(min(theirs) / ours)
+        ratios.append(min(e.versus.ratio for e in result.entries if e.versus))
     console.print(
         f"fastest peer / ours: geometric mean {statistics.geometric_mean(ratios):.2f} "
         f"over {len(ratios)} models, worst {min(ratios):.2f}"

@@ -20,7 +20,7 @@ class Comparison:
     """A contestant against ours, over the rounds in which both ran. Intervals are 95 % bootstrap intervals.
 
     Attributes:
-        ratio: Their median over ours; over 1: ours is faster.
+        ratio: Their time over ours, the median over rounds; over 1: ours is faster.
         p_faster: P(ours faster) of a pair of runs.
         verdict: On the faster of the two being faster (``autotune.measure.statistics``).
     """
@@ -75,7 +75,7 @@ class KernelEntry:
         gflop: Of its sum alone.
         ours: Whether ours was tuned.
         vendor: Whose it is, and how it was called.
-        ratio: Their median time over ours, with its 95 % interval; over 1: ours is faster.
+        ratio: Their time over ours, the median over pairs, with its 95 % interval; over 1: ours is faster.
         disturbed: Share of the samples in which other load had the cores.
     """
 

@@ -16,7 +16,7 @@ _BUSY = (
     "that: measure again on a quiet machine."
 )
 _NOTE = (
-    "Brackets: 95 % bootstrap interval. theirs/ours: ratio of the medians. Verdict on P(ours faster) over "
+    "Brackets: 95 % bootstrap interval. theirs/ours: median over rounds. Verdict on P(ours faster) over "
     "pairs of runs (Bouthillier et al. 2021): slower or faster where the difference is meaningful, mostly so "
     "where it is only significant. error: against {reference}."
 )

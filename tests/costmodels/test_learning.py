@@ -121,7 +121,7 @@ def test_a_killed_training_goes_on_and_ends_as_if_nothing_had_happened(kind: str
     about = train(GROUPS[:6], job(kind, epochs=5), path, observer=observer)
     assert observer.went_on_after == 2  # the third was not over
     assert observer.seen == [3, 4, 5]
-    # MKL's sums depend on where buffers lie, in their last bits; a lost optimizer would change the second digit.
+    # The last bits of MKL's sums depend on where buffers lie; a lost optimizer would change the first digit.
     assert about.metrics == pytest.approx(whole.metrics, rel=1e-3, abs=1e-3)
 
 
