@@ -22,7 +22,7 @@ from tvm.s_tir.meta_schedule.tune_context import TuneContext
 from tvm.target import Target
 from tvm.tirx.build import split_host_device_mods
 
-from search import ahead, amx, halves, marks
+from search import ahead, amx, edges, halves, marks
 
 _PARALLELIZE = ParallelizeVectorizeUnroll(
     max_jobs_per_core=16, max_vectorize_extent=64, unroll_max_steps=[0, 16, 64], unroll_explicit=True
@@ -34,6 +34,7 @@ _LEFT_OUT = {"ApplyCustomRule", "MultiLevelTilingWithIntrin"}
 _MEANINGS: dict[str, marks.Meaning] = {
     ahead.MARK: ahead.fetching,
     amx.MARK: amx.configured,
+    edges.MARK: edges.skipping,
     halves.MARK: halves.configured,
     halves.RESUMED: halves.resumed,
 }

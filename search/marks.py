@@ -63,6 +63,16 @@ def innermost(body: Any) -> tuple[list[Any], Any, Analyzer]:
     return loops, body, values
 
 
+def with_innermost(body: Any, block: Any) -> Any:
+    """The loops of ``innermost`` around another block."""
+    match body:
+        case tirx.For():
+            return _with(body, with_innermost(body.body, block), body.annotations)
+        case tirx.SeqStmt():
+            return tirx.SeqStmt([*list(body.seq)[:-1], with_innermost(body.seq[-1], block)])
+    return block
+
+
 def _with(loop: Any, body: Any, annotations: Mapping[str, Any]) -> Any:
     return tirx.For(
         loop.loop_var, loop.min, loop.extent, loop.kind, body, loop.thread_binding, annotations or None

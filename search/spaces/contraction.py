@@ -13,6 +13,8 @@ sizes are knobs, few enough that the whole space can be known:
 Sums of 8-bit integers add four products a lane with one instruction (``dots``); a term is then one of these.
 
 Weights that few rows share are fetched ahead (``ahead``): no knob, for what it brings shows only in a model.
+Tiles of whole or half lines leave out products with padding (``edges``) where these are many: no knob either,
+for it pays wherever it can be done.
 
 ``first`` is the draft that a formula takes for the best.
 """
@@ -20,7 +22,7 @@ Weights that few rows share are fetched ahead (``ahead``): no knob, for what it 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import Any
 
 import numpy as np
@@ -31,7 +33,7 @@ from tvm.sym import Analyzer, detect_linear_equation
 from tvm.target import Target
 from tvm.tirx.analysis import undefined_vars
 
-from search import ahead, dots, halves
+from search import ahead, dots, edges, halves
 from search.errors import UnsupportedWorkload, last_line
 from search.problem import Workload
 from search.spaces.knobs import Constraint, Value
@@ -39,7 +41,7 @@ from search.spaces.template import TemplateSpace, check_extents
 from search.spaces.tir import module_of
 from search.vectors import Vectors
 
-SPACE_NAME = "contraction/3"
+SPACE_NAME = "contraction/4"
 
 VECTORS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16)
 COLUMNS = tuple(range(1, 33))
@@ -48,6 +50,7 @@ ROWS_OF_TILES = (1, 2, 4, 7, 8, 14, 16, 28)
 UNROLLS = (1, 2, 4, 8)
 
 _LEAST_FLOP = _LEAST_BYTES = 500_000  # some 5 microseconds of one core; to wake another takes about two
+_PADDED = 0.03  # of all products: fewer are not worth the code that leaves them out
 _FOREIGN = 3  # times as long as from the last level of caches take bytes that another core has just written
 
 
@@ -60,6 +63,7 @@ class Contraction:
         spatial: Extents of the output: any outer ones, rows, columns, channels.
         reduced: Extents of the sum, the innermost last.
         padding: Blocks that prepare its input.
+        padded: Share of the products that are with zeros which the one such block fills in around an image.
         after: Blocks that follow element by element; the last writes the output.
         beside: Blocks that prepare what those read besides the sum.
         placed: In place of ``after``: blocks that put sums elsewhere, and what follows.
@@ -81,6 +85,7 @@ class Contraction:
     spatial: tuple[int, ...]
     reduced: tuple[int, ...]
     padding: tuple[str, ...]
+    padded: float
     after: tuple[str, ...]
     beside: tuple[str, ...]
     placed: tuple[str, ...]
@@ -133,6 +138,7 @@ def analyse(module: tvm.IRModule) -> Contraction:
         spatial=tuple(int(v.dom.extent) for v in axes[_SPATIAL]),
         reduced=tuple(int(v.dom.extent) for v in axes[_REDUCED]),
         padding=tuple(str(schedule.get(b).name_hint) for b in schedule.get_producers(core)),
+        padded=_padded(module, block, [schedule.get(b) for b in schedule.get_producers(core)]),
         after=after,
         beside=tuple(n for n in blocks if n not in {sums[0], *after, *placed, *before}),
         placed=tuple(n for n in blocks if n in placed),
@@ -206,6 +212,33 @@ def _stride(regions: Sequence[Any], column: Any) -> tuple[int | None, bool]:
     side_by_side = column in undefined_vars(inner)
     factors = detect_linear_equation(inner if side_by_side else rows, [column])
     return (int(factors[0]) if factors and isinstance(factors[0], tirx.IntImm) else None), side_by_side
+
+
+def _padded(module: tvm.IRModule, block: Any, producers: Sequence[Any]) -> float:
+    """See ``Contraction.padded``; 0 where something else is done to what is read."""
+    if len(producers) != 1:
+        return 0.0
+    (filling,) = producers
+    if (
+        not edges.is_filled_in(getattr(filling.body, "value", None))
+        or argument_of(module, filling.reads) is None
+    ):
+        return 0.0
+    (image,) = filling.reads
+    (read,) = (r for r in block.reads if r.source.same_as(filling.writes[0].source))
+    extents = {v.var: int(v.dom.extent) for v in block.iter_vars}
+    within = 1.0
+    for place, axis, inner, extent in zip(
+        read.region, filling.iter_vars, image.region, image.source.shape, strict=True
+    ):
+        *factors, start = detect_linear_equation(place.min, list(extents)) or [None]
+        _, shift = detect_linear_equation(inner.min, [axis.var]) or [None, None]
+        if start is None or shift is None:
+            return 0.0
+        steps = [np.arange(n) * int(f) for n, f in zip(extents.values(), factors, strict=True) if int(f)]
+        places = reduce(np.add.outer, steps, np.asarray(int(start) + int(shift)))
+        within *= float(np.mean((places >= 0) & (places < int(extent))))
+    return 1 - within
 
 
 def argument_of(module: tvm.IRModule, regions: Sequence[Any]) -> int | None:
@@ -456,6 +489,8 @@ class ContractionSpace(TiledSpace):
         about = self._sum
         cycles = self._vectors.cycles(n, y * x, inputs=y * x * (n if about.grouped else 1))
         tiles = self._tiles(order, n, y, x, rows)
+        if self._leaves_out_padding(tiles, y, x):
+            cycles *= 1 - about.padded
         _, imbalance = self._vectors.spread(tiles)
         moved = about.weight_bytes if order == "inputs" else about.input_bytes
         # What is fetched ahead lies in the cache beside what is used.
@@ -475,9 +510,11 @@ class ContractionSpace(TiledSpace):
     ) -> None:
         about = self._sum
         core = s.get_sblock(about.name)
-        for name in about.padding:
-            self._spread(s, s.get_sblock(name))
-        last = self._begin(s, core, ())
+        skips = self._leaves_out_padding(self._tiles(order, n, y, x, rows), y, x)
+        if not skips:
+            for name in about.padding:
+                self._spread(s, s.get_sblock(name))
+        last = self._begin(s, core, about.padding if skips else ())
         tiles, (yi, xi, ci, lane), reduced = self._cut(s, core, order, n, y, x, rows)
         reduced, products = reduced[: len(about.terms)], reduced[len(about.terms) :]
         ko, ki = s.split(reduced[-1], [None, unroll])
@@ -488,4 +525,18 @@ class ContractionSpace(TiledSpace):
             again = down * across * math.prod(about.reduced[:-1])
             ko = ahead.mark(s, ko, again, used, self._fetched)
         first = reduced[0] if len(reduced) > 1 else ko
-        self._end(s, core, last, tiles, first, (ki, yi, xi, ci), lane)
+        unrolled = [ki, yi, xi, ci]
+        if skips:
+            unrolled += [edges.mark(s, reduced[-2]), *([tiles[-1]] if across > 1 else [])]
+        self._end(s, core, last, tiles, first, unrolled, lane)
+
+    def _leaves_out_padding(self, tiles: Sequence[int], y: int, x: int) -> bool:
+        """Whether a tile computes only what lies within the image.
+
+        For that it is of a whole line or of half of one, each half with code of its own.
+        """
+        about = self._sum
+        if about.dots or about.padded < _PADDED or self._is_line or y > 1:
+            return False
+        halves = about.spatial[-2] == 2 * x and self._vectors.spread(tiles)[0] < len(tiles)
+        return halves or about.spatial[-2] == x

@@ -75,7 +75,7 @@ def test_names_do_not_matter() -> None:
     renamed = tvm.script.from_source(text)
     other = workload_from_tir(renamed, "other")
     first, second = (
-        SequenceEncoder(SPACES["contraction/3"](w, made.TARGET), made.CONDITIONS).subject
+        SequenceEncoder(SPACES["contraction/4"](w, made.TARGET), made.CONDITIONS).subject
         for w in (WORKLOADS["product"], other)
     )
     np.testing.assert_array_equal(first.nodes, second.nodes)
@@ -83,7 +83,7 @@ def test_names_do_not_matter() -> None:
 
 
 def test_hardware_is_part_of_the_context() -> None:
-    space, encoder = ENCODERS["product", "contraction/3"]
+    space, encoder = ENCODERS["product", "contraction/4"]
     assert encoder.subject.context.shape == (CONTEXT_FEATURES,)
     slower = Hardware("slow", 1, {}, {"peak_gflops_f32": 10.0})
     other = SequenceEncoder(space, Conditions(slower, made.CONDITIONS.target, 1))

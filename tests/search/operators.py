@@ -6,12 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tvm
 from numpy.typing import NDArray
 from tvm import te, tirx, topi
+from tvm.target import Target
 
 from autotune.frontends.quantized.kernels import side_by_side_sums
-from search.problem import Workload
-from search.spaces.tir import workload_from_tir
+from autotune.measure.check import poisoned_output
+from autotune.target import host_target
+from search.compiler import compile_kernel
+from search.problem import TensorSpec, Workload
+from search.space import Draft, Space
+from search.spaces.tir import module_of, workload_from_tir
+from search.spaces.trace import apply_trace
 
 Array = NDArray[Any]
 
@@ -30,6 +37,19 @@ class Operator:
     def inputs(self, seed: int = 0) -> list[Array]:
         rng = np.random.default_rng(seed)
         return [rng.standard_normal(a.shape).astype(a.dtype) for a in self.workload.args[:-1]]
+
+
+def scheduled(space: Space, draft: Draft) -> tvm.IRModule:
+    return apply_trace(module_of(space.workload), space.realize(draft, np.random.default_rng(0)).trace)
+
+
+def run(
+    module: tvm.IRModule, output: TensorSpec, inputs: Sequence[Array], target: Target | None = None
+) -> Array:
+    """What a kernel makes of its inputs on this machine."""
+    tensors = [tvm.runtime.tensor(a) for a in (*inputs, poisoned_output(output))]
+    compile_kernel(module, target or host_target(2))(*tensors)
+    return tensors[-1].numpy()  # type: ignore[no-any-return]
 
 
 def operator(inputs: Sequence[te.Tensor], output: te.Tensor, expected: Callable[..., Array]) -> Operator:

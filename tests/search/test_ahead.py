@@ -7,7 +7,7 @@ import numpy as np
 import operators as op
 import pytest
 import tvm
-from operators import Operator, Tail
+from operators import Operator, Tail, scheduled
 from tvm import te, tirx
 from tvm.sym import Analyzer
 from tvm.target import Target
@@ -16,11 +16,10 @@ from autotune.frontends import halves
 from autotune.target import host_target
 from search import ahead
 from search.compiler import written_out
-from search.space import Space, enumerate_drafts
+from search.space import enumerate_drafts
 from search.spaces.contraction import ContractionSpace
 from search.spaces.halves import HalvesSpace
 from search.spaces.tir import module_of, workload_from_tir
-from search.spaces.trace import apply_trace
 from search.vectors import Vectors
 
 TARGET = host_target(2)
@@ -37,10 +36,6 @@ def space_of(kernel: Operator, target: Target = TARGET) -> ContractionSpace:
     return ContractionSpace(kernel.workload, target)
 
 
-def scheduled(space: Space, draft: Any) -> tvm.IRModule:
-    return apply_trace(module_of(space.workload), space.realize(draft, np.random.default_rng(0)).trace)
-
-
 def fetches(node: Any, loops: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], Any]]:
     """The loops around each instruction, and the place it names."""
     match node:
@@ -48,6 +43,8 @@ def fetches(node: Any, loops: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...
             return [found for part in node.seq for found in fetches(part, loops)]
         case tirx.For():
             return fetches(node.body, (*loops, node))
+        case tirx.IfThenElse():
+            return fetches(node.then_case, loops)
         case tvm.s_tir.SBlockRealize():
             return fetches(node.block.body, loops)
         case tirx.Evaluate() if str(node.value.op.name) == "tirx.prefetch":

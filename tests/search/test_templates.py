@@ -12,16 +12,16 @@ import tvm
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from kernels import runnable
-from operators import Array, Operator, Tail, tensor
+from operators import Array, Operator, Tail, run, scheduled, tensor
 from tvm import te, topi
 from tvm.target import Target
 
-from autotune.measure.check import numpy_dtype, poisoned_output, relative_error, tolerance
+from autotune.measure.check import numpy_dtype, relative_error, tolerance
 from autotune.target import host_target
 from search import amx
-from search.compiler import compile_kernel, written_out
+from search.compiler import written_out
 from search.errors import InvalidCandidate, UnsupportedWorkload
-from search.problem import TensorSpec, Workload
+from search.problem import Workload
 from search.space import enumerate_drafts
 from search.spaces import first_guess
 from search.spaces.amx import AmxSpace
@@ -63,16 +63,6 @@ def templates(work: Workload, target: Target = HERE) -> list[KnobSpace]:
         except UnsupportedWorkload as error:
             assert str(error)
     return found
-
-
-def scheduled(space: KnobSpace, draft: tuple[Any, ...]) -> tvm.IRModule:
-    return apply_trace(module_of(space.workload), space.realize(draft, np.random.default_rng(0)).trace)
-
-
-def run(module: tvm.IRModule, output: TensorSpec, inputs: list[Array], target: Target = HERE) -> Array:
-    tensors = [tvm.runtime.tensor(a) for a in (*inputs, poisoned_output(output))]
-    compile_kernel(module, target)(*tensors)
-    return tensors[-1].numpy()  # type: ignore[no-any-return]
 
 
 EXTENTS = st.sampled_from((1, 2, 3, 5, 7, 8, 13, 14, 16, 28))
@@ -182,7 +172,7 @@ def template_of(name: str) -> str:
     """The most special template of a kernel."""
     if name == "depthwise":
         return "depthwise/1"
-    return "contraction/3" if name in CONTRACTIONS else "loops/1"
+    return "contraction/4" if name in CONTRACTIONS else "loops/1"
 
 
 kernels = pytest.mark.parametrize("name", KERNELS)
@@ -275,7 +265,7 @@ def test_few_columns_or_terms_are_not_for_the_matrix_unit(operator: Operator) ->
     target = Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "sapphirerapids", "num-cores": 2})
     with pytest.raises(UnsupportedWorkload, match="too few columns or terms"):
         AmxSpace(operator.workload, target)
-    assert (guess := first_guess(operator.workload, target)) and guess.space == "contraction/3"
+    assert (guess := first_guess(operator.workload, target)) and guess.space == "contraction/4"
 
 
 def test_without_the_instruction_sums_of_bytes_are_left_to_others() -> None:
@@ -312,6 +302,8 @@ def test_nan_and_infinity_come_out_as_from_the_kernel_itself(name: str) -> None:
     work, inputs = KERNELS[name].workload, KERNELS[name].inputs()
     rng = np.random.default_rng(1)
     for x in inputs:
+        if x.ndim == 5 or (name == "depthwise" and x is inputs[1]):
+            continue  # weights of windows: an infinite one meets padding, or is left out with it
         x.flat[rng.choice(x.size, 3, replace=False)] = np.nan, np.inf, -np.inf
     expected = run(module_of(work), work.args[-1], inputs)
     assert not np.isfinite(expected).all()

@@ -1,0 +1,70 @@
+"""Sums that leave out what is multiplied with padding.
+
+Of the products of a window of 3x3 with an image of 7x7, 18 % are with zeros that were filled in around it;
+with one of 14x14 9 %. A template that takes the image as it is, marks the loop over the columns of the window
+(``search.marks``) and writes it out computes only the others: a line that lies beyond the image is skipped as
+a whole, and which columns do is known once they are written out. (Where a weight is infinite, no zero makes no
+number of it.)
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import reduce
+from typing import Any
+
+import tvm
+from tvm import tirx
+from tvm.s_tir import Schedule
+from tvm.tirx.analysis import undefined_vars
+
+from search import marks
+
+MARK = "autotune.skip_padding"
+
+_FILLED_IN = tvm.ir.Op.get("prim.if_then_else")
+
+
+def is_filled_in(value: Any) -> bool:
+    """Whether a value is one of an image or, around it, zero."""
+    chosen = isinstance(value, tvm.ir.Call) and value.op.same_as(_FILLED_IN)
+    return chosen and getattr(value.args[2], "value", None) == 0
+
+
+def mark(s: Schedule, columns: Any) -> Any:
+    """Marks the loop over a window's columns, which has to be written out, and gives it back."""
+    s.annotate(columns, MARK, 1)
+    return columns
+
+
+def skipping(_: Any, loops: Sequence[Any], arguments: Sequence[Any]) -> Any:
+    """The body of a marked loop over a sum of products without those with padding; see ``marks``."""
+    inner, realized, values = marks.innermost(loops[-1].body)
+    block, store = realized.block, realized.block.body
+    factors = (store.value.b.a, store.value.b.b)
+    ((condition, *_),) = (f.args for f in factors if is_filled_in(f))
+    for loop in inner:
+        if int(loop.extent) == 1:
+            values.bind(loop.loop_var, loop.min)
+    later = {n.loop_var for n in inner}
+    outside, inside = list[Any](), [realized.predicate]
+    for part in _parts(condition):
+        known = values.simplify(part)
+        (inside if later & set(undefined_vars(known)) else outside).append(known)
+    product = tirx.Mul(*(f.args[1] if is_filled_in(f) else f for f in factors))
+    body = tirx.BufferStore(store.buffer, tirx.Add(store.value.a, product), store.indices)
+    taken = tvm.s_tir.SBlock(
+        block.iter_vars, block.reads, block.writes, block.name_hint, body, block.init, block.alloc_buffers,
+        block.match_buffers, block.annotations,
+    )  # fmt: skip
+    rest = marks.with_innermost(
+        loops[-1].body, tvm.s_tir.SBlockRealize(realized.iter_values, reduce(tirx.And, inside), taken)
+    )
+    return tirx.IfThenElse(reduce(tirx.And, outside), rest, None) if outside else rest
+
+
+def _parts(condition: Any) -> Iterator[Any]:
+    """What has to hold, each alone."""
+    if isinstance(condition, tirx.And):
+        yield from _parts(condition.a)
+        yield from _parts(condition.b)
+    else:
+        yield condition
