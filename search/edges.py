@@ -3,8 +3,8 @@
 Of the products of a window of 3x3 with an image of 7x7, 18 % are with zeros that were filled in around it;
 with one of 14x14 9 %. A template that takes the image as it is, marks the loop over the columns of the window
 (``search.marks``) and writes it out computes only the others: a line that lies beyond the image is skipped as
-a whole, and which columns do is known once they are written out. (So no zero makes no number of a weight that is
-infinite.)
+a whole, and which columns do is known once they are written out. So no zero makes no number of a weight that
+is infinite.
 """
 
 from collections.abc import Iterator, Sequence
