@@ -11,9 +11,11 @@ from collections.abc import Iterator, Sequence
 from functools import reduce
 from typing import Any
 
+import numpy as np
 import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
+from tvm.sym import detect_linear_equation
 from tvm.tirx.analysis import undefined_vars
 
 from search import marks
@@ -23,8 +25,36 @@ MARK = "autotune.skip_padding"
 _FILLED_IN = tvm.ir.Op.get("prim.if_then_else")
 
 
-def is_filled_in(value: Any) -> bool:
-    """Whether a value is one of an image or, around it, zero."""
+def share(block: Any, filling: Any) -> float:
+    """Share of the products of a sum that are with zeros filled in around an image.
+
+    0 where that cannot be told, and where the block ``filling`` does something else to what is multiplied.
+    """
+    filled, product = filling.writes[0].source, block.body.value.b
+    direct = any(filled.same_as(getattr(factor, "source", None)) for factor in (product.a, product.b))
+    if not direct or not _is_filled_in(getattr(filling.body, "value", None)):
+        return 0.0
+    (image,) = filling.reads
+    (read,) = (r for r in block.reads if r.source.same_as(filled))
+    axes = [v.var for v in block.iter_vars]
+    within = 1.0
+    for taken, axis, given, extent in zip(
+        read.region, filling.iter_vars, image.region, image.source.shape, strict=True
+    ):
+        if int(axis.dom.extent) == int(extent):
+            continue
+        place = detect_linear_equation(taken.min, axes)
+        shift = detect_linear_equation(given.min, [axis.var])
+        if not place or not shift:
+            return 0.0
+        *factors, start = (int(n) for n in (*place[:-1], place[-1] + shift[-1]))
+        steps = [f * np.arange(int(v.dom.extent)) for f, v in zip(factors, block.iter_vars, strict=True) if f]
+        places = reduce(np.add.outer, steps, np.asarray(start))
+        within *= float(np.mean((places >= 0) & (places < int(extent))))
+    return 1 - within
+
+
+def _is_filled_in(value: Any) -> bool:
     chosen = isinstance(value, tvm.ir.Call) and value.op.same_as(_FILLED_IN)
     return chosen and getattr(value.args[2], "value", None) == 0
 
@@ -40,7 +70,7 @@ def skipping(_: Any, loops: Sequence[Any], arguments: Sequence[Any]) -> Any:
     inner, realized, values = marks.innermost(loops[-1].body)
     block, store = realized.block, realized.block.body
     factors = (store.value.b.a, store.value.b.b)
-    ((condition, *_),) = (f.args for f in factors if is_filled_in(f))
+    ((condition, *_),) = (f.args for f in factors if _is_filled_in(f))
     for loop in inner:
         if int(loop.extent) == 1:
             values.bind(loop.loop_var, loop.min)
@@ -49,7 +79,7 @@ def skipping(_: Any, loops: Sequence[Any], arguments: Sequence[Any]) -> Any:
     for part in _parts(condition):
         known = values.simplify(part)
         (inside if later & set(undefined_vars(known)) else outside).append(known)
-    product = tirx.Mul(*(f.args[1] if is_filled_in(f) else f for f in factors))
+    product = tirx.Mul(*(f.args[1] if _is_filled_in(f) else f for f in factors))
     body = tirx.BufferStore(store.buffer, tirx.Add(store.value.a, product), store.indices)
     taken = tvm.s_tir.SBlock(
         block.iter_vars, block.reads, block.writes, block.name_hint, body, block.init, block.alloc_buffers,

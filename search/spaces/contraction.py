@@ -22,7 +22,7 @@ for it pays wherever it can be done.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -215,30 +215,11 @@ def _stride(regions: Sequence[Any], column: Any) -> tuple[int | None, bool]:
 
 
 def _padded(module: tvm.IRModule, block: Any, producers: Sequence[Any]) -> float:
-    """See ``Contraction.padded``; 0 where something else is done to what is read."""
-    if len(producers) != 1:
-        return 0.0
-    (filling,) = producers
-    if (
-        not edges.is_filled_in(getattr(filling.body, "value", None))
-        or argument_of(module, filling.reads) is None
-    ):
-        return 0.0
-    (image,) = filling.reads
-    (read,) = (r for r in block.reads if r.source.same_as(filling.writes[0].source))
-    extents = {v.var: int(v.dom.extent) for v in block.iter_vars}
-    within = 1.0
-    for place, axis, inner, extent in zip(
-        read.region, filling.iter_vars, image.region, image.source.shape, strict=True
-    ):
-        *factors, start = detect_linear_equation(place.min, list(extents)) or [None]
-        _, shift = detect_linear_equation(inner.min, [axis.var]) or [None, None]
-        if start is None or shift is None:
-            return 0.0
-        steps = [np.arange(n) * int(f) for n, f in zip(extents.values(), factors, strict=True) if int(f)]
-        places = reduce(np.add.outer, steps, np.asarray(int(start) + int(shift)))
-        within *= float(np.mean((places >= 0) & (places < int(extent))))
-    return 1 - within
+    """See ``Contraction.padded``; 0 where more is done to what is read, or nothing."""
+    match producers:
+        case [filling] if argument_of(module, filling.reads) is not None:
+            return edges.share(block, filling)
+    return 0.0
 
 
 def argument_of(module: tvm.IRModule, regions: Sequence[Any]) -> int | None:

@@ -62,6 +62,8 @@ def test_what_is_left_makes_the_same_sums(
         (image(14, 14, stride=2), (20 * 20) / (21 * 21)),
         (image(13, 9, size=5, padding=2), (59 * 39) / (65 * 45)),
         (image(9, 9, padding=0), 1.0),
+        (op.convolution_of_bytes(7, 7), 1.0),  # filled with sevens
+        (op.depthwise(7, 7), (19 * 19) / (21 * 21)),
     ],
 )  # fmt: skip
 def test_the_share_of_products_with_padding(kernel: Operator, within: float) -> None:
