@@ -28,27 +28,38 @@ _FILLED_IN = tvm.ir.Op.get("prim.if_then_else")
 def share(block: Any, filling: Any) -> float:
     """Share of the products of a sum that are with zeros filled in around an image.
 
-    0 where that cannot be told, and where the block ``filling`` does something else to what is multiplied.
+    0 where ``skipping`` cannot tell these from the others: where the block ``filling`` does something else to
+    what is multiplied, or where a place along the image follows from other axes than those of the output, but
+    for its channels, and of a window, the innermost axis of each for one side of the image.
     """
     filled, product = filling.writes[0].source, block.body.value.b
     direct = any(filled.same_as(getattr(factor, "source", None)) for factor in (product.a, product.b))
-    if not direct or not _is_filled_in(getattr(filling.body, "value", None)):
+    if not direct or not _is_filled_in(getattr(filling.body, "value", None)) or len(filling.reads) != 1:
         return 0.0
     (image,) = filling.reads
     (read,) = (r for r in block.reads if r.source.same_as(filled))
-    axes = [v.var for v in block.iter_vars]
+    if len(image.region) != len(read.region):
+        return 0.0
+    spatial, reduced = (
+        [n for n, v in enumerate(block.iter_vars) if v.iter_type == kind]
+        for kind in (tirx.IterVar.DataPar, tirx.IterVar.CommReduce)
+    )
+    columns, channels = {*spatial[-2:-1], *reduced[-2:-1]}, {spatial[-1], reduced[-1]}
     within = 1.0
     for taken, axis, given, extent in zip(
         read.region, filling.iter_vars, image.region, image.source.shape, strict=True
     ):
         if int(axis.dom.extent) == int(extent):
             continue
-        place = detect_linear_equation(taken.min, axes)
+        place = detect_linear_equation(taken.min, [v.var for v in block.iter_vars])
         shift = detect_linear_equation(given.min, [axis.var])
-        if not place or not shift:
+        if not place or not shift or not all(isinstance(n, tirx.IntImm) for n in (*place, *shift)):
             return 0.0
-        *factors, start = (int(n) for n in (*place[:-1], place[-1] + shift[-1]))
-        steps = [f * np.arange(int(v.dom.extent)) for f, v in zip(factors, block.iter_vars, strict=True) if f]
+        factors, start = [int(n) for n in place[:-1]], int(place[-1] + shift[-1])
+        used = {n for n, factor in enumerate(factors) if factor}
+        if int(shift[0]) != 1 or used & channels or (used & columns and not used <= columns):
+            return 0.0
+        steps = [factors[n] * np.arange(int(block.iter_vars[n].dom.extent)) for n in sorted(used)]
         places = reduce(np.add.outer, steps, np.asarray(start))
         within *= float(np.mean((places >= 0) & (places < int(extent))))
     return 1 - within
@@ -88,7 +99,16 @@ def skipping(_: Any, loops: Sequence[Any], arguments: Sequence[Any]) -> Any:
     rest = marks.with_innermost(
         loops[-1].body, tvm.s_tir.SBlockRealize(realized.iter_values, reduce(tirx.And, inside), taken)
     )
-    return tirx.IfThenElse(reduce(tirx.And, outside), rest, None) if outside else rest
+    return _guarded(rest, reduce(tirx.And, outside)) if outside else rest
+
+
+def _guarded(body: Any, condition: Any) -> Any:
+    """A sum under a condition; what stands before its loops, to fetch ahead, is done in any case."""
+    match body:
+        case tirx.For(body=tirx.SeqStmt() as steps):
+            *before, last = steps.seq
+            return marks.with_body(body, tirx.SeqStmt([*before, tirx.IfThenElse(condition, last, None)]))
+    return tirx.IfThenElse(condition, body, None)
 
 
 def _parts(condition: Any) -> Iterator[Any]:

@@ -34,7 +34,7 @@ def _rewritten(
                 return tirx.SeqStmt([old if new is None else new for new, old in pairs])
         case tirx.For():
             body = _rewritten(node.body, (*loops, node), arguments, meanings)
-            loop = node if body is None else _with(node, body, node.annotations)
+            loop = node if body is None else with_body(node, body)
             for mark in meanings.keys() & node.annotations.keys():
                 kept = {key: value for key, value in node.annotations.items() if key != mark}
                 return _with(loop, meanings[mark](node.annotations[mark], (*loops, loop), arguments), kept)
@@ -67,10 +67,15 @@ def with_innermost(body: Any, block: Any) -> Any:
     """The loops of ``innermost`` around another block."""
     match body:
         case tirx.For():
-            return _with(body, with_innermost(body.body, block), body.annotations)
+            return with_body(body, with_innermost(body.body, block))
         case tirx.SeqStmt():
             return tirx.SeqStmt([*list(body.seq)[:-1], with_innermost(body.seq[-1], block)])
     return block
+
+
+def with_body(loop: Any, body: Any) -> Any:
+    """A loop around something else."""
+    return _with(loop, body, loop.annotations)
 
 
 def _with(loop: Any, body: Any, annotations: Mapping[str, Any]) -> Any:

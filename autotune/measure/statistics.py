@@ -46,10 +46,15 @@ def bootstrap_interval(
 def speed_ratio(ours_s: ArrayLike, theirs_s: ArrayLike, seed: int = 0) -> tuple[float, float, float]:
     """Median over pairs of their time over ours (over 1: we are faster), with its 95 % bootstrap interval.
 
-    The two of a pair were taken one after the other. Where a machine runs at one speed now and at half of it
-    a minute later, a pair's quotient stays; that of two medians is one of unlike halves.
+    The two of a pair were taken in the same round. Where a machine runs at one speed now and at half of it a
+    minute later, a pair's quotient stays; that of two medians is one of unlike halves.
+
+    Raises:
+        ValueError: A time is not positive, or there are not as many of both.
     """
     ours, theirs = _paired(ours_s, theirs_s)
+    if min(ours.min(), theirs.min()) <= 0:
+        raise ValueError("expected positive times")
     ratios = theirs / ours
     return float(np.median(ratios)), *bootstrap_interval(ratios, seed=seed)
 

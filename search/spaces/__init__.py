@@ -41,6 +41,7 @@ READABLE: dict[str, Callable[[Workload, Target], Space]] = {
     "amx/1": amx.AmxSpace,
     "contraction/1": contraction.ContractionSpace,
     "contraction/2": contraction.ContractionSpace,
+    "contraction/3": contraction.ContractionSpace,
     "winograd/1": winograd.WinogradSpace,
 }
 """Also former versions whose decisions are named and mean the same: models still learn from their records."""

@@ -50,7 +50,8 @@ ROWS_OF_TILES = (1, 2, 4, 7, 8, 14, 16, 28)
 UNROLLS = (1, 2, 4, 8)
 
 _LEAST_FLOP = _LEAST_BYTES = 500_000  # some 5 microseconds of one core; to wake another takes about two
-_PADDED = 0.03  # of all products: fewer are not worth the code that leaves them out
+_LEAST_PADDED = 0.03  # of all products: fewer are not worth the code that leaves them out
+_LONGEST = 1024  # instructions written out for that
 _FOREIGN = 3  # times as long as from the last level of caches take bytes that another core has just written
 
 
@@ -138,7 +139,7 @@ def analyse(module: tvm.IRModule) -> Contraction:
         spatial=tuple(int(v.dom.extent) for v in axes[_SPATIAL]),
         reduced=tuple(int(v.dom.extent) for v in axes[_REDUCED]),
         padding=tuple(str(schedule.get(b).name_hint) for b in schedule.get_producers(core)),
-        padded=_padded(module, block, [schedule.get(b) for b in schedule.get_producers(core)]),
+        padded=_filled_share(module, block, [schedule.get(b) for b in schedule.get_producers(core)]),
         after=after,
         beside=tuple(n for n in blocks if n not in {sums[0], *after, *placed, *before}),
         placed=tuple(n for n in blocks if n in placed),
@@ -214,7 +215,7 @@ def _stride(regions: Sequence[Any], column: Any) -> tuple[int | None, bool]:
     return (int(factors[0]) if factors and isinstance(factors[0], tirx.IntImm) else None), side_by_side
 
 
-def _padded(module: tvm.IRModule, block: Any, producers: Sequence[Any]) -> float:
+def _filled_share(module: tvm.IRModule, block: Any, producers: Sequence[Any]) -> float:
     """See ``Contraction.padded``; 0 where more is done to what is read, or nothing."""
     match producers:
         case [filling] if argument_of(module, filling.reads) is not None:
@@ -470,7 +471,7 @@ class ContractionSpace(TiledSpace):
         about = self._sum
         cycles = self._vectors.cycles(n, y * x, inputs=y * x * (n if about.grouped else 1))
         tiles = self._tiles(order, n, y, x, rows)
-        if self._leaves_out_padding(tiles, y, x):
+        if self._leaves_out_padding(tiles, n, y, x, unroll):
             cycles *= 1 - about.padded
         _, imbalance = self._vectors.spread(tiles)
         moved = about.weight_bytes if order == "inputs" else about.input_bytes
@@ -491,7 +492,8 @@ class ContractionSpace(TiledSpace):
     ) -> None:
         about = self._sum
         core = s.get_sblock(about.name)
-        skips = self._leaves_out_padding(self._tiles(order, n, y, x, rows), y, x)
+        counts = self._tiles(order, n, y, x, rows)
+        skips = self._leaves_out_padding(counts, n, y, x, unroll)
         if not skips:
             for name in about.padding:
                 self._spread(s, s.get_sblock(name))
@@ -500,7 +502,7 @@ class ContractionSpace(TiledSpace):
         reduced, products = reduced[: len(about.terms)], reduced[len(about.terms) :]
         ko, ki = s.split(reduced[-1], [None, unroll])
         s.reorder(*tiles, *reduced[:-1], ko, ki, yi, xi, ci, lane, *products)
-        *_, along, down, across = self._tiles(order, n, y, x, rows)
+        *_, along, down, across = counts
         if self._fetched is not None and along > 1:
             used = about.weight_bytes * n * self._lanes // about.spatial[-1]
             again = down * across * math.prod(about.reduced[:-1])
@@ -511,13 +513,14 @@ class ContractionSpace(TiledSpace):
             unrolled += [edges.mark(s, reduced[-2]), *([tiles[-1]] if across > 1 else [])]
         self._end(s, core, last, tiles, first, unrolled, lane)
 
-    def _leaves_out_padding(self, tiles: Sequence[int], y: int, x: int) -> bool:
+    def _leaves_out_padding(self, tiles: Sequence[int], n: int, y: int, x: int, unroll: int) -> bool:
         """Whether a tile computes only what lies within the image.
 
         For that it is of a whole line or of half of one, each half with code of its own.
         """
         about = self._sum
-        if about.dots or about.padded < _PADDED or self._is_line or y > 1:
+        if about.dots or about.padded < _LEAST_PADDED or self._is_line or y > 1:
             return False
-        halves = about.spatial[-2] == 2 * x and self._vectors.spread(tiles)[0] < len(tiles)
-        return halves or about.spatial[-2] == x
+        columns = about.spatial[-2]
+        in_halves = columns == 2 * x and self._vectors.spread(tiles)[0] < len(tiles)
+        return (in_halves or columns == x) and n * columns * about.reduced[-2] * unroll <= _LONGEST

@@ -155,5 +155,7 @@ def test_unpaired_samples_are_refused() -> None:
         probability_faster([1.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="at least one"):
         speed_ratio([], [])
+    with pytest.raises(ValueError, match="positive"):
+        speed_ratio([1.0, 0.0], [1.0, 2.0])
     with pytest.raises(ValueError, match="not NaN"):
         wins([1.0, math.nan], [1.0, 2.0])

@@ -43,8 +43,6 @@ def fetches(node: Any, loops: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...
             return [found for part in node.seq for found in fetches(part, loops)]
         case tirx.For():
             return fetches(node.body, (*loops, node))
-        case tirx.IfThenElse():
-            return fetches(node.then_case, loops)
         case tvm.s_tir.SBlockRealize():
             return fetches(node.block.body, loops)
         case tirx.Evaluate() if str(node.value.op.name) == "tirx.prefetch":

@@ -31,21 +31,30 @@ def traces(space: ContractionSpace, at_most: int = 12) -> list[str]:
 
 
 def image(
-    height: int, width: int, size: int = 3, stride: int = 1, dilation: int = 1, padding: int = 1
-) -> Operator:
-    return op.convolution(1, height, width, 3, 1, LANES, size, stride, dilation, padding, Tail(bias=True))
+    height: int, width: int, size: int = 3, stride: int = 1, dilation: int = 1, padding: int = 1,
+    batch: int = 1,
+) -> Operator:  # fmt: skip
+    tail = Tail(bias=True, residual=True)
+    return op.convolution(batch, height, width, 3, 1, LANES, size, stride, dilation, padding, tail)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.integers(1, 14), st.integers(2, 14), st.integers(1, 4), st.integers(1, 2), st.integers(1, 2),
-    st.integers(1, 2), st.data(),
+    st.integers(1, 2), st.integers(1, 2), st.data(),
 )  # fmt: skip
 def test_what_is_left_makes_the_same_sums(
-    height: int, width: int, size: int, stride: int, dilation: int, padding: int, data: st.DataObject
+    height: int,
+    width: int,
+    size: int,
+    stride: int,
+    dilation: int,
+    padding: int,
+    batch: int,
+    data: st.DataObject,
 ) -> None:
     assume(dilation * (size - 1) < min(height, width) + 2 * padding)
-    operator = image(height, width, size, stride, dilation, padding)
+    operator = image(height, width, size, stride, dilation, padding, batch)
     found = traces(ContractionSpace(operator.workload, TARGET))
     assume(found)
     trace = data.draw(st.sampled_from(found))
@@ -62,8 +71,8 @@ def test_what_is_left_makes_the_same_sums(
         (image(14, 14, stride=2), (20 * 20) / (21 * 21)),
         (image(13, 9, size=5, padding=2), (59 * 39) / (65 * 45)),
         (image(9, 9, padding=0), 1.0),
-        (op.convolution_of_bytes(7, 7), 1.0),  # filled with sevens
-        (op.depthwise(7, 7), (19 * 19) / (21 * 21)),
+        (op.convolution_of_bytes(7, 7), 1.0),  # read as other numbers than were filled in
+        (op.depthwise(7, 7), 1.0),  # the window's columns are the innermost axis
     ],
 )  # fmt: skip
 def test_the_share_of_products_with_padding(kernel: Operator, within: float) -> None:
@@ -75,7 +84,9 @@ def test_padding_is_not_computed_with() -> None:
     kernel = image(7, 7)
     x, w, *more = kernel.inputs()
     w[:, 0, 0] = np.inf  # what all but the first line and column of the output take
-    for trace in traces(ContractionSpace(kernel.workload, TARGET), 3):
+    found = traces(ContractionSpace(kernel.workload, TARGET), 3)
+    assert found
+    for trace in found:
         y = run(apply_trace(module_of(kernel.workload), trace), kernel.workload.args[-1], [x, w, *more])
         assert np.isfinite(y[:, 0]).all()
         assert np.isfinite(y[:, :, 0]).all()
