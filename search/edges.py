@@ -78,27 +78,22 @@ def mark(s: Schedule, columns: Any) -> Any:
 
 def skipping(_: Any, loops: Sequence[Any], arguments: Sequence[Any]) -> Any:
     """The body of a marked loop over a sum of products without those with padding; see ``marks``."""
-    inner, realized, values = marks.innermost(loops[-1].body)
-    block, store = realized.block, realized.block.body
+    inner, node, values = marks.innermost(loops[-1].body)
+    store = node.block.body
     factors = (store.value.b.a, store.value.b.b)
     ((condition, *_),) = (f.args for f in factors if _is_filled_in(f))
     for loop in inner:
         if int(loop.extent) == 1:
             values.bind(loop.loop_var, loop.min)
     later = {n.loop_var for n in inner}
-    outside, inside = list[Any](), [realized.predicate]
+    outside, inside = list[Any](), [node.predicate]
     for part in _parts(condition):
         known = values.simplify(part)
         (inside if later & set(undefined_vars(known)) else outside).append(known)
     product = tirx.Mul(*(f.args[1] if _is_filled_in(f) else f for f in factors))
     body = tirx.BufferStore(store.buffer, tirx.Add(store.value.a, product), store.indices)
-    taken = tvm.s_tir.SBlock(
-        block.iter_vars, block.reads, block.writes, block.name_hint, body, block.init, block.alloc_buffers,
-        block.match_buffers, block.annotations,
-    )  # fmt: skip
-    rest = marks.with_innermost(
-        loops[-1].body, tvm.s_tir.SBlockRealize(realized.iter_values, reduce(tirx.And, inside), taken)
-    )
+    block = marks.realized(node, reduce(tirx.And, inside), body)
+    rest = marks.with_innermost(loops[-1].body, block)
     return _guarded(rest, reduce(tirx.And, outside)) if outside else rest
 
 

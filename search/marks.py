@@ -41,12 +41,7 @@ def _rewritten(
             return None if body is None else loop
         case tvm.s_tir.SBlockRealize():
             if (body := _rewritten(node.block.body, loops, arguments, meanings)) is not None:
-                b = node.block
-                block = tvm.s_tir.SBlock(
-                    b.iter_vars, b.reads, b.writes, b.name_hint, body, b.init, b.alloc_buffers,
-                    b.match_buffers, b.annotations,
-                )  # fmt: skip
-                return tvm.s_tir.SBlockRealize(node.iter_values, node.predicate, block)
+                return realized(node, node.predicate, body)
     return None
 
 
@@ -71,6 +66,16 @@ def with_innermost(body: Any, block: Any) -> Any:
         case tirx.SeqStmt():
             return tirx.SeqStmt([*list(body.seq)[:-1], with_innermost(body.seq[-1], block)])
     return block
+
+
+def realized(node: Any, predicate: Any, body: Any) -> Any:
+    """A block in its loops as it was, but for its condition and what it does."""
+    b = node.block
+    block = tvm.s_tir.SBlock(
+        b.iter_vars, b.reads, b.writes, b.name_hint, body, b.init, b.alloc_buffers, b.match_buffers,
+        b.annotations,
+    )  # fmt: skip
+    return tvm.s_tir.SBlockRealize(node.iter_values, predicate, block)
 
 
 def with_body(loop: Any, body: Any) -> Any:

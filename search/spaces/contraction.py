@@ -123,6 +123,7 @@ def analyse(module: tvm.IRModule) -> Contraction:
     block = schedule.get(core)
     if not _adds_products(block.body) or len(block.reads) != 2:
         raise UnsupportedWorkload("the sum is not one of products of two tensors")
+    producers = [schedule.get(b) for b in schedule.get_producers(core)]
     axes = {kind: [v for v in block.iter_vars if v.iter_type == kind] for kind in (_SPATIAL, _REDUCED)}
     spatial = [v.var for v in axes[_SPATIAL]]
     if len(spatial) < 2 or list(block.body.indices) != spatial:
@@ -138,8 +139,8 @@ def analyse(module: tvm.IRModule) -> Contraction:
         name=sums[0],
         spatial=tuple(int(v.dom.extent) for v in axes[_SPATIAL]),
         reduced=tuple(int(v.dom.extent) for v in axes[_REDUCED]),
-        padding=tuple(str(schedule.get(b).name_hint) for b in schedule.get_producers(core)),
-        padded=_filled_share(module, block, [schedule.get(b) for b in schedule.get_producers(core)]),
+        padding=tuple(str(p.name_hint) for p in producers),
+        padded=_filled_share(module, block, producers),
         after=after,
         beside=tuple(n for n in blocks if n not in {sums[0], *after, *placed, *before}),
         placed=tuple(n for n in blocks if n in placed),
@@ -519,7 +520,7 @@ class ContractionSpace(TiledSpace):
         For that it is of a whole line or of half of one, each half with code of its own.
         """
         about = self._sum
-        if about.dots or about.padded < _LEAST_PADDED or self._is_line or y > 1:
+        if about.padded < _LEAST_PADDED or self._is_line or y > 1:
             return False
         columns = about.spatial[-2]
         in_halves = columns == 2 * x and self._vectors.spread(tiles)[0] < len(tiles)

@@ -25,7 +25,7 @@ from search.problem import Workload
 from search.space import enumerate_drafts
 from search.spaces import first_guess
 from search.spaces.amx import AmxSpace
-from search.spaces.contraction import ContractionSpace
+from search.spaces.contraction import ContractionSpace, analysed
 from search.spaces.depthwise import DepthwiseSpace
 from search.spaces.knobs import KnobSpace
 from search.spaces.loops import LoopSpace
@@ -302,7 +302,7 @@ def test_nan_and_infinity_come_out_as_from_the_kernel_itself(name: str) -> None:
     work, inputs = KERNELS[name].workload, KERNELS[name].inputs()
     rng = np.random.default_rng(1)
     for x in inputs:
-        if x.ndim == 5 or (name == "depthwise" and x is inputs[1]):
+        if x.ndim == 5 and analysed(work).padded:
             continue  # weights of windows: an infinite one meets padding, or is left out with it
         x.flat[rng.choice(x.size, 3, replace=False)] = np.nan, np.inf, -np.inf
     expected = run(module_of(work), work.args[-1], inputs)
