@@ -40,7 +40,10 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile bootstrap interval of a statistic of independent samples, in their unit."""
     values = np.asarray(samples, dtype=np.float64)
-    return _percentiles(statistic(values[_resampled(values.size, seed)], axis=-1), confidence)
+    drawn = np.random.default_rng(seed).integers(values.size, size=(RESAMPLES, values.size))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(statistic(values[drawn], axis=-1), [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def speed_ratio(ours_s: ArrayLike, theirs_s: ArrayLike, seed: int = 0) -> tuple[float, float, float]:
@@ -131,14 +134,3 @@ def _paired(ours_s: ArrayLike, theirs_s: ArrayLike) -> tuple[Floats, Floats]:
     if np.isnan(ours).any() or np.isnan(theirs).any():
         raise ValueError("expected seconds, not NaN")
     return ours, theirs
-
-
-def _resampled(size: int, seed: int) -> NDArray[np.int64]:
-    """Indices drawn with replacement, [resamples, size]."""
-    return np.random.default_rng(seed).integers(size, size=(RESAMPLES, size))
-
-
-def _percentiles(values: Any, confidence: float) -> tuple[float, float]:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    return float(low), float(high)
