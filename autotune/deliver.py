@@ -137,7 +137,7 @@ def _choose(task: Task, session: Session) -> _Choice:
     hash_, store, conditions = task.workload.hash, session.store, session.conditions
     ranked = {m.candidate.hash: m for m in store.best(hash_, conditions, CANDIDATES)}
     failed = [v for v in store.verifications(hash_, conditions) if v.text]
-    if found := winner_of(task, store, conditions):
+    if found := winner_of(task.workload, store, conditions):
         winner, measured = found
         wrong = [v for v in failed if not v.correct]
         note = f"a faster candidate was rejected: {wrong[0].text}" if wrong else ""

@@ -51,7 +51,7 @@ def verify_winners(
     ranked = [store.best(task.workload.hash, conditions, EVERY) for task in tasks]
     shares_s = [t.weight * best[0].latency_s if best else 0.0 for t, best in zip(tasks, ranked, strict=True)]
     for task, best, share_s in zip(tasks, ranked, shares_s, strict=True):
-        won = winner_of(task, store, conditions)
+        won = winner_of(task.workload, store, conditions)
         standing = won[0].candidate if won else None
         if not best or best[0].candidate == standing:
             continue
@@ -173,12 +173,14 @@ def _failure(candidate: Candidate, error: MeasureError) -> Verification | None:
     return None
 
 
-def winner_of(task: Task, store: Store, conditions: Conditions) -> tuple[Verification, Measurement] | None:
+def winner_of(
+    workload: Workload, store: Store, conditions: Conditions
+) -> tuple[Verification, Measurement] | None:
     """The last candidate that passed, having beaten those before it, and its measurements."""
     proofs: dict[str, Verification] = {}  # the newest of each candidate
-    for proof in store.verifications(task.workload.hash, conditions):
+    for proof in store.verifications(workload.hash, conditions):
         proofs.setdefault(proof.candidate.hash, proof)
     passed = [p for p in proofs.values() if p.correct and p.faster]
-    ranked = store.best(task.workload.hash, conditions, EVERY if passed else 0)
+    ranked = store.best(workload.hash, conditions, EVERY if passed else 0)
     measured = {m.candidate.hash: m for m in ranked}
     return next(((p, measured[p.candidate.hash]) for p in passed if p.candidate.hash in measured), None)

@@ -114,7 +114,7 @@ def compare(name: str, folder: Path, console: Console) -> dict[str, dict[str, li
         threads = session.conditions.threads
         with Pool(session.conditions.target, threads) as pool, Inside(folder, threads) as inside:
             for task in track(model.tasks, f"timing kernels of {name}", console=console, transient=True):
-                won = winner_of(task, session.store, session.conditions)
+                won = winner_of(task.workload, session.store, session.conditions)
                 names = [n for n, hash_ in model.functions.items() if hash_ == task.workload.hash]
                 if won is None or math.isnan(inside.share(names)):
                     continue

@@ -2,6 +2,7 @@
 
     python -m benchmarks.vendor --models squeezenet,bert_base
     python -m benchmarks.vendor --db autotune.db     # the best that was measured there; else first guesses
+    python -m benchmarks.vendor --db layers.db --trials 64   # each layer is tuned on its own before
 
 What ``autotune bench MODEL --kernels`` does for each. Writes ``benchmarks/results/vendor.json``.
 """
@@ -9,18 +10,55 @@ What ``autotune bench MODEL --kernels`` does for each. Writes ``benchmarks/resul
 import argparse
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from autotune.bench.kernels import bench_kernels
+from autotune.bench.layers import layers_of, source_of
 from autotune.bench.result import KernelEntry
 from autotune.bench.table import print_kernels
+from autotune.cli.progress import LiveProgress
+from autotune.frontends import load_model
+from autotune.frontends.graph import lower
 from autotune.hardware import usable_cores
+from autotune.measure.pool import Pool
+from autotune.session import open_session
+from autotune.tuner import Budget, Progress, Tuner
+from autotune.winners import verify_winners
+from db.values import RunSpec, RunStatus
+from search.spaces import SPACES, first_guess
 
 MODELS = "resnet50,mobilenet_v2,squeezenet,inception_v1,bert_base"
 CLOSE = 0.97
 WIDTH = 110  # of the table, columns
+
+
+def tune(name: str, db: str | None, trials: int, console: Console) -> None:
+    """Tunes the layers of a model that are not in the database with as many trials, each on its own."""
+    with open_session(db, None, None) as session, LiveProgress(console) as live:
+        store, conditions = session.store, session.conditions
+        layers = layers_of(load_model(name))
+        with Pool(conditions.target, conditions.threads) as pool:
+            for number, layer in enumerate(layers, start=1):
+                model = lower(source_of(layer, layer.numbers()), session.target)
+                tasks = tuple(t for t in model.tasks if t.workload.flop)
+                known = store.history([t.workload.hash for t in tasks], conditions, list(SPACES))
+                left = trials - sum(1 for _ in known)
+                if left <= 0:
+                    continue
+                store.add_model(model.hash, model.name, model.source.source, model.tasks)
+                run = store.start_run(RunSpec(model.hash, conditions, 0, {"trials": left}))
+
+                def observe(progress: Progress, said: str = f"layer {number} of {len(layers)}") -> None:
+                    progress.doing = f"{said}: {progress.doing}"
+                    live.observe(progress)
+
+                Tuner(model, tasks, session.target, conditions, store, Budget(left), observe).run(run, pool)
+                guess = partial(first_guess, target=session.target)
+                verify_winners(tasks, store, conditions, pool, run.id, guess=guess)
+                store.end_run(run.id, RunStatus.FINISHED)
 
 
 def main() -> None:
@@ -28,6 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=style)
     parser.add_argument("--models", default=MODELS)
     parser.add_argument("--db", help="take the best measured candidates from this database")
+    parser.add_argument("--trials", type=int, default=0, help="of each layer alone; those in --db count")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
@@ -36,6 +75,8 @@ def main() -> None:
     found: list[KernelEntry] = []
     options.out.mkdir(parents=True, exist_ok=True)
     for model in options.models.split(","):
+        if options.trials:
+            tune(model, options.db, options.trials, console)
         with console.status(model) as status:
             asked = bench_kernels(model, None, None, options.db, usable_cores(), options.rounds)
             for left, kernel in asked:

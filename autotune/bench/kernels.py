@@ -40,6 +40,7 @@ from autotune.measure.threads import bind
 from autotune.session import Session, open_session
 from autotune.system import die_with_parent
 from autotune.target import host_target
+from autotune.winners import EVERY, winner_of
 from db.errors import DatabaseMissing, DatabaseOlder
 from search.compiler import compile_kernel
 from search.errors import UnsupportedWorkload
@@ -127,14 +128,18 @@ class Tuned:
     def learn(self, source: SourceModel) -> None:
         """Looks up a model's kernels."""
         for task in lower(source, self._session.target).tasks if self._session else ():
-            best = self._best(task.workload)
-            if best and best.space in TILED:
+            ranked = self._session.store.best(task.workload.hash, self._session.conditions, EVERY)
+            tiles = (m.candidate for m in ranked if m.candidate.space in TILED)
+            if best := next(tiles, None):
                 self._near[_sum(task.workload)] = best
 
     def _best(self, workload: Workload) -> Candidate | None:
         if self._session is None:
             return None
-        found = self._session.store.best(workload.hash, self._session.conditions)
+        store, conditions = self._session.store, self._session.conditions
+        if won := winner_of(workload, store, conditions):
+            return won[0].candidate
+        found = store.best(workload.hash, conditions)
         return found[0].candidate if found else None
 
     def candidate(self, workload: Workload, target: Target) -> tuple[Candidate | None, str]:

@@ -68,7 +68,7 @@ def measure(store: Store, *latencies: float) -> list[Candidate]:
 
 def contest(store: Store, referee: Referee) -> str | None:
     verify_winners([TASK], store, samples.HERE, cast(Pool, referee), 1)
-    won = winner_of(TASK, store, samples.HERE)
+    won = winner_of(TASK.workload, store, samples.HERE)
     return won and won[0].candidate.hash
 
 
@@ -84,7 +84,7 @@ def test_what_would_be_taken_without_measuring_has_to_be_beaten(store: Store) ->
     lucky, _, guess = measure(store, 0.08, 0.1, 0.1)
     referee = Referee({lucky.hash: 0.12, guess.hash: 0.1})
     verify_winners([TASK], store, samples.HERE, cast(Pool, referee), 1, guess=lambda workload: guess)
-    won = winner_of(TASK, store, samples.HERE)
+    won = winner_of(TASK.workload, store, samples.HERE)
     assert won and won[0].candidate == guess
     assert referee.compared == [(lucky.hash, guess.hash), (guess.hash, "")]
 
@@ -94,7 +94,7 @@ def test_a_guess_that_is_wrong_stands_in_nobodys_way(store: Store) -> None:
     referee = Referee({best.hash: 0.12, guess.hash: 0.1}, wrong=(guess.hash,))
     verify_winners([TASK], store, samples.HERE, cast(Pool, referee), 1, guess=lambda workload: guess)
     assert referee.checked == [guess.hash, best.hash]
-    won = winner_of(TASK, store, samples.HERE)
+    won = winner_of(TASK.workload, store, samples.HERE)
     assert won and won[0].candidate == best
 
 
@@ -153,7 +153,7 @@ def test_what_was_found_wrong_elsewhere_wins_no_more(store: Store) -> None:
     assert contest(store, referee) == a.hash
     away = replace(samples.HERE, hardware=replace(samples.HARDWARE, name="other"))
     store.add_measurements(None, away, [samples.failed(a, ErrorKind.OUT_OF_BOUNDS)])
-    assert winner_of(TASK, store, samples.HERE) is None
+    assert winner_of(TASK.workload, store, samples.HERE) is None
     assert contest(store, referee) == b.hash
 
 
