@@ -127,8 +127,11 @@ class Tuned:
 
     def learn(self, source: SourceModel) -> None:
         """Looks up a model's kernels."""
-        for task in lower(source, self._session.target).tasks if self._session else ():
-            ranked = self._session.store.best(task.workload.hash, self._session.conditions, EVERY)
+        if self._session is None:
+            return
+        store, conditions = self._session.store, self._session.conditions
+        for task in lower(source, self._session.target).tasks:
+            ranked = store.best(task.workload.hash, conditions, EVERY)
             tiles = (m.candidate for m in ranked if m.candidate.space in TILED)
             if best := next(tiles, None):
                 self._near[_sum(task.workload)] = best
