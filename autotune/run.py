@@ -103,8 +103,15 @@ def run_model(
         began = time.monotonic()
         with Pool(conditions.target, conditions.threads, profile=profile) as pool:
             progress = tuner.run(run, pool)
+            tuned = time.monotonic()
+
+            def say_proved(proved: int, doing: str) -> None:
+                progress.proved, progress.to_prove = proved, len(tasks)
+                progress.proving_s = time.monotonic() - tuned
+                say(doing)
+
             verify_winners(
-                tasks, store, conditions, pool, run.id, model.moved_bytes, say,
+                tasks, store, conditions, pool, run.id, model.moved_bytes, say_proved,
                 partial(first_guess, target=session.target),
             )  # fmt: skip
         noise = tuple(NoiseEntry(at_s=p.at_s - began, drift=p.drift) for p in pool.noise.points)

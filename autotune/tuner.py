@@ -74,6 +74,8 @@ class Progress:
         earlier_trials: Of ``trials``, those made by processes that worked on the run before.
         settled: It ended because no task promised enough any more.
         records: Measurements found in the database when the run began.
+        proved: Tasks whose winners are verified, once the budget is spent, of ``to_prove``.
+        proving_s: Seconds that this took so far.
     """
 
     tasks: list[TaskProgress]
@@ -88,6 +90,9 @@ class Progress:
     failures: Counter[str] = field(default_factory=Counter)
     last_failure: str = ""
     curve: list[CurvePoint] = field(default_factory=list)
+    proved: int = 0
+    to_prove: int = 0
+    proving_s: float = 0.0
 
     @property
     def latency_s(self) -> float:
@@ -100,10 +105,17 @@ class Progress:
         return 60 * (self.trials - self.earlier_trials) / seconds if seconds > 0 else 0.0
 
     @property
+    def share_done(self) -> float:
+        """Of the budget, then of the proofs; between 0 and 1."""
+        if self.to_prove:
+            return self.proved / self.to_prove
+        return self.budget.share_done(self.trials, self.elapsed_s)
+
+    @property
     def left_s(self) -> float | None:
-        """Estimated seconds to the end of the budget."""
-        done = self.budget.share_done(self.trials, self.elapsed_s)
-        return self.elapsed_s * (1 - done) / done if done > 0 else None
+        """Estimated seconds to the end of the budget, then to that of the proofs."""
+        done, elapsed_s = self.share_done, self.proving_s if self.to_prove else self.elapsed_s
+        return elapsed_s * (1 - done) / done if done > 0 else None
 
 
 Observer = Callable[[Progress], None]

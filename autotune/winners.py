@@ -1,6 +1,7 @@
 """From measured candidates to verified winners, and back out of the database."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from autotune.measure.arena import PROVES_NOTHING, Arena
 from autotune.measure.family import ReferenceFailed
@@ -34,7 +35,7 @@ def verify_winners(
     pool: Pool,
     run_id: int,
     read_bytes: int = 0,
-    observe: Callable[[str], None] = lambda text: None,
+    observe: Callable[[int, str], None] = lambda verified, doing: None,
     guess: Callable[[Workload], Candidate | None] = lambda workload: None,
 ) -> None:
     """Finds the winner of each task among its best candidates and verifies it; results go to the store.
@@ -45,12 +46,14 @@ def verify_winners(
 
     Args:
         read_bytes: What the rest of the model reads between two runs of a kernel; 0 leaves caches warm.
+        observe: Told how many tasks are done with, and what is being done.
         guess: What would be taken without measuring. Candidates are timed one by one, with warm caches, in
             whatever the machine's state is: the least of hundreds of times may be luck.
     """
     ranked = [store.best(task.workload.hash, conditions, EVERY) for task in tasks]
     shares_s = [t.weight * best[0].latency_s if best else 0.0 for t, best in zip(tasks, ranked, strict=True)]
-    for task, best, share_s in zip(tasks, ranked, shares_s, strict=True):
+    for number, (task, best, share_s) in enumerate(zip(tasks, ranked, shares_s, strict=True)):
+        say = partial(observe, number)
         won = winner_of(task.workload, store, conditions)
         standing = won[0].candidate if won else None
         if not best or best[0].candidate == standing:
@@ -59,10 +62,10 @@ def verify_winners(
         state = between(task, read_bytes)
         try:
             with pool.arena(task.workload) as arena:
-                contest = _Contest(task, store, conditions, arena, run_id, state, challengers, observe)
+                contest = _Contest(task, store, conditions, arena, run_id, state, challengers, say)
                 contest.hold(best, standing, guess(task.workload))
         except ReferenceFailed as error:
-            observe(f"not verifying {task.name}: {error}")
+            say(f"not verifying {task.name}: {error}")
 
 
 class _Contest:

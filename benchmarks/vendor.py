@@ -9,7 +9,7 @@ What ``autotune bench MODEL --kernels`` does for each. Writes ``benchmarks/resul
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -52,8 +52,7 @@ def tune(name: str, db: str | None, trials: int, console: Console) -> None:
                 run = store.start_run(RunSpec(model.hash, conditions, 0, {"trials": left}))
 
                 def observe(progress: Progress, said: str = f"layer {number} of {len(layers)}") -> None:
-                    progress.doing = f"{said}: {progress.doing}"
-                    live.observe(progress)
+                    live.observe(replace(progress, doing=f"{said}: {progress.doing}"))
 
                 Tuner(model, tasks, session.target, conditions, store, Budget(left), observe).run(run, pool)
                 guess = partial(first_guess, target=session.target)

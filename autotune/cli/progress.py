@@ -55,11 +55,10 @@ class LiveProgress(_Live):
 
     def observe(self, progress: "Progress") -> None:
         """Shows where the run stands."""
-        share = progress.budget.share_done(progress.trials, progress.elapsed_s)
         failures = _failures(progress.failures)
         if failures:
             failures += f"; last: {progress.last_failure}"
-        self._show(_facts(progress), share, progress.doing, failures)
+        self._show(_facts(progress), progress.share_done, progress.doing, failures)
 
 
 class LiveCollection(_Live):
@@ -119,6 +118,8 @@ def _facts(progress: "Progress") -> list[str]:
     facts = [model, f"{progress.trials} trials", f"{progress.trials_per_minute:.0f}/min"]
     failed = sum(progress.failures.values())
     facts.append(f"{failed} failed")
+    if progress.to_prove:
+        facts.append(f"{progress.proved} of {progress.to_prove} verified")
     if progress.left_s is not None:
         facts.append(f"{_clock(progress.left_s)} left")
     return facts

@@ -94,3 +94,12 @@ def test_what_was_stored_but_not_counted_is_a_trial(tmp_path: Path) -> None:
         store.beat(run.id, 1.0, rows - 1)
         progress = tune(store, store.resume_run(run.id), ScriptedPool(0), "random")
         assert progress.trials == progress.earlier_trials == rows
+
+
+def test_time_left_is_of_the_budget_then_of_the_proofs() -> None:
+    progress = Progress([], Budget(trials=8), trials=2, elapsed_s=5.0)
+    assert progress.share_done == 0.25 and progress.left_s == 15.0
+    progress.trials, progress.to_prove = 8, 4
+    assert progress.share_done == 0.0 and progress.left_s is None
+    progress.proved, progress.proving_s = 1, 2.0
+    assert progress.share_done == 0.25 and progress.left_s == 6.0

@@ -113,8 +113,14 @@ def test_close_ones_of_kernels_that_take_no_time_are_not_compared(store: Store) 
     store.add_measurements(None, samples.HERE, [samples.timed(slow, 100.0)])
     referee = Referee({a: 0.1, b: 0.05, slow.hash: 0.1})
     tasks = [TASK, Task("slow", samples.workload(1), 1)]
-    verify_winners(tasks, store, samples.HERE, cast(Pool, referee), 1)
+    told: list[int] = []
+
+    def observe(verified: int, doing: str) -> None:
+        told.append(verified)
+
+    verify_winners(tasks, store, samples.HERE, cast(Pool, referee), 1, observe=observe)
     assert (b, a) not in referee.compared
+    assert sorted(set(told)) == [0, 1] and told == sorted(told)
 
 
 def test_equals_change_nothing(store: Store) -> None:
