@@ -17,7 +17,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import cache
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from tvm.target import Target
 from autotune.bench.layers import Layer, Numbers, calls_in, layers_of, source_of
 from autotune.bench.result import KernelEntry
 from autotune.bench.rounds import AGREES
-from autotune.bench.vendors import QUIET_S, Side, openvino_ways, torch_ways
+from autotune.bench.vendors import QUIET_S, Run, Sample, Side, openvino_ways, torch_ways
 from autotune.errors import AutotuneError
 from autotune.frontends import load_model
 from autotune.frontends.fold import Array, constant
@@ -210,15 +210,15 @@ def sides(layer: Layer, tuned: Tuned, cpus: Sequence[int]) -> list[Side]:
     return found
 
 
-def pilot(side: Side) -> float:
-    """About the seconds of a call."""
-    return min(side.sample()[1] for _ in range(PILOTS))
+def pilot(side: Side) -> Sample:
+    """The best of a few samples."""
+    return min((side.sample() for _ in range(PILOTS)), key=attrgetter("net_s"))
 
 
 @cache
-def calls_s(least: Layer, cpus: tuple[int, ...]) -> dict[str, float]:
-    """What a call takes for next to no work, by the side's name."""
-    return {side.name: pilot(side) for side in sides(least, Tuned(None), cpus)}
+def idle_calls(least: Layer, cpus: tuple[int, ...]) -> dict[str, Run]:
+    """Calls for next to no work, by the side's name."""
+    return {side.name: side.run for side in sides(least, Tuned(None), cpus)}
 
 
 def compare(layer: Layer, count: int, tuned: Tuned, rounds: int, cpus: tuple[int, ...]) -> KernelEntry:
@@ -228,16 +228,15 @@ def compare(layer: Layer, count: int, tuned: Tuned, rounds: int, cpus: tuple[int
         UnsupportedWorkload: We have no kernel, or no vendor has one that takes long enough to be timed.
         KernelsFailed: The two compute different things.
     """
-    costs = calls_s(layer.least(), cpus)
-    us, *ways = (
-        side._replace(call_s=costs.get(side.name, costs[GUESS])) for side in sides(layer, tuned, cpus)
-    )
+    idle = idle_calls(layer.least(), cpus)
+    us, *ways = (side._replace(idle=idle.get(side.name, idle[GUESS])) for side in sides(layer, tuned, cpus))
     expected = us.output()
     for way in ways:
         error = np.abs(way.output() - expected).max() / expected.max()
         if not error < AGREES:
             raise KernelsFailed(f"{layer}: {way.name} and ours differ by {error:.1e} of the largest output")
-    told = [(taken_s, way) for way in ways if (taken_s := pilot(way)) > SHARE * way.call_s]
+    pilots = [(pilot(way), way) for way in ways]
+    told = [(taken.net_s, way) for taken, way in pilots if taken.net_s > SHARE * taken.call_s]
     if not told:
         raise UnsupportedWorkload("no vendor computes it in a time that can be told from a call's")
     _, fastest = min(told, key=itemgetter(0))
@@ -246,9 +245,9 @@ def compare(layer: Layer, count: int, tuned: Tuned, rounds: int, cpus: tuple[int
     disturbed = 0
     for _ in range(rounds):
         for number in rng.permutation(2):
-            waited, mean_s = pair[number].sample()
-            disturbed += waited > QUIET_S
-            samples[number].append(mean_s)
+            taken = pair[number].sample()
+            disturbed += taken.waited_s > QUIET_S
+            samples[number].append(taken.net_s)
     ours_s, theirs_s = (statistics.median(s) for s in samples)
     if min(map(min, samples)) <= 0:
         raise UnsupportedWorkload("it takes no longer than its call")

@@ -1,8 +1,8 @@
 """All ways in which vendors compute a layer that PyPI has: oneDNN and MKL through torch, OpenVINO.
 
 A way may have less to do than our kernel, never more: no relu where it cannot fuse one, images blocked or
-channels-last beforehand, as it likes them. What a call from Python takes for next to no work is taken off
-each sample, for an application in C++ would not pay it.
+channels-last beforehand, as it likes them. What a call from Python takes for next to no work just then is
+taken off each sample, for an application in C++ would not pay it.
 """
 
 import math
@@ -25,6 +25,7 @@ WARM_S = 15e-3  # of calls before a sample: by then the other side's threads hav
 SAMPLE_S = 5e-3
 QUIET_S = 1e-4  # that threads may wait for cores during a sample; else it is taken again,
 TRIES = 40  # so often at most
+IDLE_CALLS = 100
 
 Run = Callable[[], Any]
 """Computes a layer and gives its output, in whatever layout."""
@@ -39,33 +40,48 @@ def waited_s() -> float:
     return waited_ns / 1e9
 
 
+class Sample(NamedTuple):
+    """What calls of a side took.
+
+    Attributes:
+        waited_s: How long its threads waited for cores in all, nearly none if it can be.
+        call_s: What a call took for next to no work.
+        net_s: What one took for the layer, less that.
+    """
+
+    waited_s: float
+    call_s: float
+    net_s: float
+
+
 class Side(NamedTuple):
     """Who computes a layer.
 
     Attributes:
         caller: Where the calling thread may run; TVM wants it bound.
         cpus: Where all threads may.
-        call_s: What a call takes for next to no work.
+        idle: Such a call for next to no work.
     """
 
     name: str
     run: Run
     caller: Sequence[int]
     cpus: Sequence[int]
-    call_s: float = 0.0
+    idle: Run = lambda: None
 
-    def sample(self) -> tuple[float, float]:
-        """Seconds that its threads waited for cores, nearly none if it can be, and the mean of a call."""
+    def sample(self) -> Sample:
+        """The means of calls in a row."""
         os.sched_setaffinity(0, self.caller)
         calls, until = 0, time.perf_counter() + WARM_S
         while time.perf_counter() < until:
             self.run()
             calls += 1
-        taken: list[tuple[float, float]] = []
-        while len(taken) < TRIES and (not taken or min(taken)[0] > QUIET_S):
+        taken: list[Sample] = []
+        while len(taken) < TRIES and (not taken or min(taken).waited_s > QUIET_S):
             before = waited_s()
             mean_s = seconds(self.run, math.ceil(calls * SAMPLE_S / WARM_S))
-            taken.append((waited_s() - before, mean_s - self.call_s))
+            call_s = seconds(self.idle, IDLE_CALLS)
+            taken.append(Sample(waited_s() - before, call_s, mean_s - call_s))
         os.sched_setaffinity(0, self.cpus)  # threads that are made from here on inherit it
         return min(taken)
 

@@ -10,6 +10,7 @@ number, such as 149 or 197, cannot be cut into tiles that make good use of what 
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,14 @@ from tvm.target import Target
 from autotune.frontends import halves, winograd
 from autotune.frontends.fold import Array, constant, operator_of, rewritten, shape_of, static_shape
 from autotune.frontends.fusion import FUSABLE, read_in_place
-from autotune.frontends.geometry import cropped, geometry, slice_of
+from autotune.frontends.geometry import axes_of, cropped, geometry, slice_of
 from autotune.frontends.quantized.sums import SumsOfBytes
 from search.vectors import Vectors
 
 _FLOATS = ("float32", "float64", "float16")
 _SHARED = 4  # rows: for fewer, packing at run time moves more than it saves
 _PART, _OF_PART = "part", "_of_part"  # names of a block, and of the kernels that have it
+_PLANES = 4  # colours of an image
 _LEAST_SHARE = 4  # of a vector, a fourth: with fewer channels, terms are what vectors should hold
 
 
@@ -82,16 +84,20 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         own = -(-weight.shape[-1] // groups // vectors.lanes)
         columns, blocks = vectors.filled(output[-2], own if groups == 1 else 1, math.prod(output[-3:-2]))
         packed = self._pack(weight, blocks if groups == 1 else groups * own)
-        before, after = padding[:spatial], list(padding[spatial:])
+        image, planes = self._image(call.args[0])
+
+        def index(b: Any, places: Sequence[Any], c: Any) -> tuple[Any, ...]:
+            return (b, c, *places) if planes else (b, *places, c)
 
         def convolution(x: te.Tensor, w: te.Tensor) -> te.Tensor:
             _, *window, terms, lanes = (int(d) for d in w.shape)
             images, *extents, channels = output
             extents[-1] = columns
             padded = x
-            if any((*before, *after)):
-                padded = topi.nn.pad(x, [0, *before, 0], [0, *after, 0], name="padded")
-            last = int(padded.shape[-2]) - 1
+            if any(padding):
+                before, after = (list(index(0, n, 0)) for n in (padding[:spatial], padding[spatial:]))
+                padded = topi.nn.pad(x, before, after, name="padded")
+            last = int(padded.shape[-1 if planes else -2]) - 1
             places = [
                 te.reduce_axis((0, n), f"r{axis}") for n, axis in zip(window, "zyx"[-spatial:], strict=True)
             ]
@@ -104,7 +110,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
                     read[-1] = tvm.tirx.min(read[-1], last)  # what is computed from it is cropped
                 first = c // lanes // own * terms if groups > 1 else 0
                 return te.sum(
-                    padded[(b, *read, first + rc)] * w[(c // lanes, *places, rc, c % lanes)],
+                    padded[index(b, read, first + rc)] * w[(c // lanes, *places, rc, c % lanes)],
                     axis=[*places, rc],
                 )
 
@@ -113,7 +119,16 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
                 te.compute(shape, term, name=f"conv{spatial}d"), (*shape[:-2], output[-2], channels)
             )
 
-        return self._emit(convolution, f"conv{spatial}d", call.args[0], packed)
+        return self._emit(convolution, f"conv{spatial}d", image, packed)
+
+    def _image(self, x: Any) -> tuple[Any, bool]:
+        """What a convolution reads, and whether it is in planes: few are read as they are, not transposed.
+
+        Numbers of an image are read one by one, so that it makes no difference how they lie.
+        """
+        call, rank = self._bound(x), len(shape_of(x))
+        moved = operator_of(call) == "relax.permute_dims" and axes_of(call) == [0, *range(2, rank), 1]
+        return (call.args[0], True) if moved and shape_of(x)[-1] <= _PLANES else (x, False)
 
     def _matmul(self, call: Any) -> Any:
         output = static_shape(call.ty) or ()

@@ -52,6 +52,11 @@ def conv(axes: int, w: Array, **more: Any) -> Build:
     return lambda b, x: b.emit(operator(x, const(w), **layout))
 
 
+def in_planes(build: Build) -> Build:
+    """Of an image whose channels come first."""
+    return lambda b, x: build(b, b.emit(relax.op.permute_dims(x, [0, 2, 3, 1])))
+
+
 def with_itself(b: relax.BlockBuilder, x: relax.Var) -> relax.Expr:
     """The scores of an attention: a product of two tensors."""
     turned = b.emit(relax.op.permute_dims(x, [0, 2, 1]))
@@ -132,6 +137,8 @@ CASES = {
     ),
     "groups of no whole vectors": Case((1, 7, 7, 6), conv2d(weight(1, 1, 2, 3 * LANES), groups=3), [5]),
     "many blocks": Case((1, 7, 13, 5), conv2d(weight(1, 1, 5, 29 * LANES)), [5]),
+    "planes": Case((2, 3, 9, 7), in_planes(conv2d(weight(3, 3, 3, LANES), padding=(0, 1, 2, 3))), [5]),
+    "grouped planes": Case((1, 4, 7, 7), in_planes(conv2d(weight(3, 3, 2, 2 * LANES), groups=2)), [5]),
     "one axis": Case((2, 37, 5), conv(1, weight(3, 5, LANES + 1), strides=2, padding=1), [4]),
     "one axis in groups": Case((1, 9, 2 * LANES), conv(1, weight(3, LANES, 2 * LANES), groups=2), [4]),
     "three axes": Case((1, 4, 5, 13, 5), conv(3, weight(2, 3, 3, 5, LANES), padding=1, dilation=2), [6]),
@@ -207,6 +214,13 @@ def test_packing_twice_changes_nothing_more() -> None:
     assert tvm_ffi.structural_equal(pack_weights(once, TARGET)["main"], once["main"])
 
 
+def test_an_image_is_read_as_it_is_but_not_many_planes() -> None:
+    """Those of one image would lie as far apart as places of caches that exclude each other."""
+    for planes, moves in ((3, False), (5, True)):
+        case = Case((1, planes, 9, 7), in_planes(conv2d(weight(3, 3, planes, LANES), padding=1)), [5])
+        assert ("permute_dims" in str(check(case)["main"])) is moves
+
+
 LENGTHS = st.integers(1, 9) | st.sampled_from((31, 37, 61))  # the last are filled up, to make even tiles
 
 
@@ -218,8 +232,10 @@ def convolutions(draw: Any) -> Case:
     reach = dilation * (size - 1)
     assume(height + padding[0] + padding[2] > reach and width + padding[1] + padding[3] > reach)
     w = weight(size, size, depth, draw(st.integers(LANES // 4, 3 * LANES)))
-    shape = (draw(st.integers(1, 2)), height, width, depth)
-    return Case(shape, conv2d(w, stride, padding, dilation), [5], reduction=size * size * depth)
+    images, build = draw(st.integers(1, 2)), conv2d(w, stride, padding, dilation)
+    if draw(st.booleans()):
+        return Case((images, depth, height, width), in_planes(build), [5], reduction=size * size * depth)
+    return Case((images, height, width, depth), build, [5], reduction=size * size * depth)
 
 
 @st.composite
