@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import tvm
 from tvm import tirx
 from tvm.s_tir import Schedule
 from tvm.tirx.analysis import undefined_vars
@@ -33,7 +34,9 @@ def pays(rows: int) -> bool:
     return 1 < rows <= _RARE
 
 
-def mark(s: Schedule, terms: Any, tiles: int, weight_bytes: int, argument: int) -> Any:
+def mark(
+    s: Schedule, terms: Any, tiles: int, weight_bytes: int, argument: int, apart: int | None = None
+) -> Any:
     """Splits the loop over terms so that each turn of the outer one fetches some lines.
 
     Args:
@@ -41,6 +44,7 @@ def mark(s: Schedule, terms: Any, tiles: int, weight_bytes: int, argument: int) 
         tiles: How often it is run through with the same weights.
         weight_bytes: Of those.
         argument: Position of the weights among the kernel's arguments.
+        apart: How many numbers from the weights of a tile to those to fetch; None: they follow.
 
     Returns:
         The outer loop.
@@ -49,19 +53,20 @@ def mark(s: Schedule, terms: Any, tiles: int, weight_bytes: int, argument: int) 
     wanted = weight_bytes / LINE_BYTES / tiles / LINES
     turns = next((n for n in range(1, extent + 1) if extent % n == 0 and n >= wanted), extent)
     outer, _ = s.split(terms, [turns, None])
-    s.annotate(outer, MARK, argument)
+    s.annotate(outer, MARK, argument if apart is None else [argument, apart])
     return outer
 
 
 def fetching(argument: Any, loops: Sequence[Any], arguments: Sequence[Any]) -> Any:
     """The body of a marked loop with the instructions before it; see ``marks``."""
-    return tirx.SeqStmt([_fetch(loops, arguments[int(argument)]), loops[-1].body])
+    position, *apart = map(int, argument) if isinstance(argument, tvm.ir.Array) else [int(argument)]
+    return tirx.SeqStmt([_fetch(loops, arguments[position], *apart), loops[-1].body])
 
 
-def _fetch(outer: Sequence[Any], weights: Any) -> Any:
+def _fetch(outer: Sequence[Any], weights: Any, apart: int | None = None) -> Any:
     """The instructions for one turn of the last of the loops ``outer``.
 
-    The weights of a tile lie together: those of the next tile that needs others follow them.
+    The weights of a tile lie together: mostly, those of the next tile that needs others follow them.
     """
     inner, realized, values = marks.innermost(outer[-1].body)
     block, terms = realized.block, set[Any]()
@@ -81,7 +86,7 @@ def _fetch(outer: Sequence[Any], weights: Any) -> Any:
     lines = -(-size // (line * _turns(again)))
     turn = _flat([n.loop_var for n in again], [n.extent for n in again])
     each = tirx.Var("line", "int64")
-    where = start + size + (turn * lines + each) * line
+    where = start + (size if apart is None else apart) + (turn * lines + each) * line
     address = tirx.address_of(tirx.BufferLoad(weights, [*[0] * (len(weights.shape) - 1), where]))
     call = tirx.Evaluate(tirx.call_intrin("void", "tirx.prefetch", address, 0, _LEVEL, 1))
     zero, count = (tirx.const(n, "int64") for n in (0, lines))

@@ -43,6 +43,7 @@ READABLE: dict[str, Callable[[Workload, Target], Space]] = {
     "contraction/2": contraction.ContractionSpace,
     "contraction/3": contraction.ContractionSpace,
     "winograd/1": winograd.WinogradSpace,
+    "winograd/2": winograd.WinogradSpace,
 }
 """Also former versions whose decisions are named and mean the same: models still learn from their records."""
 

@@ -1,10 +1,15 @@
 """A template for Winograd's convolutions (``autotune.frontends.winograd`` writes them).
 
-Three stages, each on all cores: tiles of inputs are transformed, 36 products of matrices are computed, and
-tiles of outputs are transformed back, together with what follows element by element. The knobs are those of
-the products' register tiles, as in ``contraction``:
+Three stages: tiles of inputs are transformed, 36 products of matrices are computed, and tiles of outputs are
+transformed back, together with what follows element by element. Either each stage is done on all cores, and
+the next begins when all of it is there, though others wrote it. Or the work is cut into parts, some rows of
+tiles and some channels of the output, and a core takes one through all stages: it reads only what it wrote
+just before, and waits for nobody. Then inputs are transformed for each share of the channels, and weights are
+read for each part. The knobs are those of the products' register tiles, as in ``contraction``, and two more:
 
 - ``n``, ``x``, ``y``: vectors of output channels, and how many tiles across and down share their weights.
+- ``rows``: rows of tiles in a part; 0 for stage after stage.
+- ``shares``: how many parts the channels are cut into.
 """
 
 from typing import Any
@@ -21,7 +26,7 @@ from search.spaces.knobs import Constraint, Value
 from search.spaces.template import TemplateSpace, blocks_of, write_out
 from search.vectors import Vectors
 
-SPACE_NAME = "winograd/2"
+SPACE_NAME = "winograd/3"
 
 ROWS, TILES, PRODUCT, INVERSE, OUTPUT = (
     f"winograd_{stage}" for stage in ("rows", "tiles", "product", "inverse", "output")
@@ -31,12 +36,17 @@ ROWS, TILES, PRODUCT, INVERSE, OUTPUT = (
 OUT = "winograd_out"
 """What the last block says of itself: how many columns of outputs a tile has."""
 
+SHARES = (1, 2, 4, 8)
+
 _UNROLL = 2
+_TRANSFORM = 7.0  # half cycles for each place of a tile, and vector of inputs
+_CROSSING = 1.2  # times as long, if not more, where stages read what other cores wrote
+_FAR_BYTES = 1 << 22  # of weights: so many come from memory, and are read but once by each core
 _PAGE, _APART = 4096, 320  # bytes: what lies a whole page apart has to share a place in the caches
 
 
 class WinogradSpace(TemplateSpace):
-    """Register tiles of a Winograd convolution.
+    """Register tiles of a Winograd convolution, and how cores share the work.
 
     Raises:
         UnsupportedWorkload: The workload is none.
@@ -50,91 +60,135 @@ class WinogradSpace(TemplateSpace):
         self._inlined = [n for n in others if n not in (ROWS, TILES, PRODUCT, INVERSE)]
         product, inverse, output = (schedule.get(schedule.get_sblock(n)) for n in (PRODUCT, INVERSE, OUTPUT))
         self._out = int(inverse.iter_vars[0].dom.extent), int(output.annotations[OUT])
-        _, _, images, down, across, outputs, inputs = (int(v.dom.extent) for v in product.iter_vars)
-        self._tiles = images * down * across
-        weights = contraction.argument_of(schedule.mod, product.reads)
-        self._fetched = weights if ahead.pays(self._tiles) else None
+        extents = [int(v.dom.extent) for v in product.iter_vars]
+        *_, self._images, self._down, self._across, self._outputs, self._inputs = extents
+        self._weights = contraction.argument_of(schedule.mod, product.reads)
+        self._fetches = ahead.pays(self._images * self._down * self._across)
+        self._weight_bytes = workload.args[self._weights].bytes if self._weights is not None else 0
         self._itemsize = np.dtype(workload.args[-1].dtype).itemsize
-        self._vectors = Vectors.of(target, workload.args[-1].dtype)
-        self._lanes = int(np.gcd(outputs, self._vectors.lanes))
-        self._input_lanes = int(np.gcd(inputs, self._vectors.lanes))
-        lanes = self._lanes
-        registers = self._vectors.registers - (0 if self._fetched is None else self._vectors.spare)
+        self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
+        self._lanes = lanes = int(np.gcd(self._outputs, vectors.lanes))
+        self._input_lanes = int(np.gcd(self._inputs, vectors.lanes))
+        registers = vectors.registers - (vectors.spare if self._fetches else 0)
+        whole = workload.args[-1].shape[-1] == self._outputs  # none are left out at the end
         knobs: dict[str, tuple[Value, ...]] = {
             "n": contraction.VECTORS,
             "y": contraction.ROWS,
             "x": contraction.COLUMNS,
+            "rows": (0, *(r for r in range(1, self._down + 1) if self._down % r == 0)),
+            "shares": SHARES,
         }
         constraints: list[Constraint] = [
-            lambda n: outputs % (n * lanes) == 0,
-            lambda y: down % y == 0,
-            lambda x: across % x == 0,
-            lambda n, y, x: self._vectors.needed(n, y * x) <= registers,
+            lambda n: self._outputs % (n * lanes) == 0,
+            lambda y: self._down % y == 0,
+            lambda x: self._across % x == 0,
+            lambda n, y, x: vectors.needed(n, y * x) <= registers,
+            lambda y, rows: rows % y == 0,
+            lambda n, shares: self._outputs % (n * lanes * shares) == 0,
+            lambda rows, shares: shares == 1 or (rows > 0 and whole),
         ]
         super().__init__(workload, SPACE_NAME, knobs, constraints)
 
-    def _cost(self, n: int, y: int, x: int) -> tuple[float, ...]:  # type: ignore[override]
-        """What a tile loads for what it computes."""
-        return self._vectors.cycles(n, y * x), -n * y * x
+    def _fetched(self, rows: int, shares: int) -> int | None:
+        """Position of the weights if they are to be fetched ahead, which a core does that reads them once."""
+        once = rows == 0 or self._parts(rows, shares) <= self._vectors.threads
+        return self._weights if self._fetches and once else None
 
-    def _apply(self, s: Schedule, n: int, y: int, x: int) -> None:  # type: ignore[override]
+    def _parts(self, rows: int, shares: int) -> int:
+        return self._images * self._down // rows * shares
+
+    def _cost(  # type: ignore[override]
+        self, n: int, y: int, x: int, rows: int, shares: int
+    ) -> tuple[float, ...]:
+        """What a tile loads for what it computes, the transformations that are done again, idle cores."""
+        cycles = self._vectors.cycles(n, y * x) + _TRANSFORM * shares / self._outputs
+        if rows == 0:
+            return cycles * _CROSSING, 0, 0, -n * y * x
+        parts = self._parts(rows, shares)
+        _, imbalance = self._vectors.spread([parts])
+        far = self._weight_bytes > _FAR_BYTES and parts > self._vectors.threads
+        return cycles * imbalance * (_CROSSING if far else 1.0), rows, shares, -n * y * x
+
+    def _apply(  # type: ignore[override]
+        self, s: Schedule, n: int, y: int, x: int, rows: int, shares: int
+    ) -> None:
+        for name in self._inlined:
+            s.compute_inline(s.get_sblock(name))
         padded = s.get_producers(s.get_sblock(ROWS))[0]
-        images, rows, *_, channels = s.get_loops(padded)
+        tiles, product = s.get_sblock(TILES), s.get_sblock(PRODUCT)
+        for block in (tiles, product):  # their planes, one for each place in a tile
+            s.storage_align(block, 0, 1, _PAGE // self._itemsize, _APART // self._itemsize)
+        part = self._cut(s, rows, shares) if rows else None
+        stages = [self._transform_outputs(s)]
+        if part is not None:
+            for block in (product, tiles):
+                s.compute_at(block, part, preserve_unit_loops=True)
+        places, terms = self._multiply(s, product, n, y, x, rows, shares)
+        stages += [places, self._transform_inputs(s, tiles)]
+        if part is not None:
+            s.compute_at(padded, part, preserve_unit_loops=True)
+        *_, image, line, _, channels = s.get_loops(padded)
         s.vectorize(s.split(channels, [None, self._input_lanes])[1])
-        s.parallel(s.fuse(images, rows))
-        self._transform_inputs(s)
-        self._multiply(s, n, y, x)
-        self._transform_outputs(s)
+        if part is None:
+            for loops in ([image, line], *stages):
+                s.parallel(s.fuse(*loops))
+        s.decompose_reduction(product, terms)
 
-    def _transform_inputs(self, s: Schedule) -> None:
-        tiles, rows = s.get_sblock(TILES), s.get_sblock(ROWS)
-        self._set_apart(s, tiles)
-        a, b, image, p, q, channels = s.get_loops(tiles)
-        outer, lane = s.split(channels, [None, self._input_lanes])
-        s.reorder(image, p, q, outer, a, b, lane)
-        write_out(s, [a, b, lane])
-        self._compute_in_tiles(s, rows, [image, p, q], outer, 5)
+    def _cut(self, s: Schedule, rows: int, shares: int) -> Any:
+        """The loop over parts, on all cores; what it leaves of the output's loops is of one part."""
+        image, lines, columns, channels = s.get_loops(s.get_sblock(self._last))
+        each, lines = s.split(lines, [None, rows * self._out[0]])
+        share, channels = s.split(channels, [shares, None])
+        s.reorder(image, each, share, lines, columns, channels)
+        part = s.fuse(image, each, share)
+        s.parallel(part)
+        return part
 
-    def _multiply(self, s: Schedule, n: int, y: int, x: int) -> None:
-        product = s.get_sblock(PRODUCT)
-        self._set_apart(s, product)
+    def _transform_outputs(self, s: Schedule) -> list[Any]:
+        """Gives the loops over tiles, as the other stages do theirs."""
+        last, inverse = s.get_sblock(self._last), s.get_sblock(INVERSE)
+        *_, image, rows, columns, channels = s.get_loops(last)
+        p, yi = s.split(rows, [None, self._out[0]])
+        q, xi = s.split(columns, [None, self._out[1]])
+        outer, lane = s.split(channels, [None, int(np.gcd(int(s.get(channels).extent), self._lanes))])
+        s.reorder(p, q, outer, yi, xi, lane)
+        write_out(s, [yi, xi, lane])
+        _compute_in_tiles(s, inverse, outer, 6)
+        return [image, p, q]
+
+    def _multiply(
+        self, s: Schedule, product: Any, n: int, y: int, x: int, rows: int, shares: int
+    ) -> tuple[list[Any], Any]:
+        """Gives the loops over places in a tile, too, and the one before which sums are set to zero."""
         stored = s.cache_write(product, 0, "local")
-        a, b, image, p, q, channels, k = s.get_loops(product)
+        *_, a, b, image, p, q, channels, k = s.get_loops(product)
         po, pi = s.split(p, [None, y])
         qo, qi = s.split(q, [None, x])
         co, ci, lane = s.split(channels, [None, n, self._lanes])
-        depth = int(s.get(k).extent)
-        ko, ki = s.split(k, [None, _UNROLL if depth % _UNROLL == 0 else 1])
+        ko, ki = s.split(k, [None, _UNROLL if self._inputs % _UNROLL == 0 else 1])
         s.reorder(a, b, image, co, po, qo, ko, ki, pi, qi, ci, lane)
-        if self._fetched is not None:
-            used = n * self._lanes * depth * self._itemsize
-            ko = ahead.mark(s, ko, self._tiles // (y * x), used, self._fetched)
+        if (fetched := self._fetched(rows, shares)) is not None:
+            used = n * self._lanes * self._inputs * self._itemsize
+            again = (rows or self._images * self._down) * self._across // (y * x)
+            plane = self._inputs * self._outputs  # another share's follow upon these
+            ko = ahead.mark(s, ko, again, used, fetched, plane if shares > 1 else None)
         s.reverse_compute_at(stored, qo, preserve_unit_loops=True)
         write_out(s, [ki, pi, qi, ci, lane])
         *others, last = s.get_loops(stored)[-6:]
         write_out(s, [*others, *s.split(last, [None, self._lanes])])
-        s.parallel(s.fuse(a, b))
-        s.decompose_reduction(product, ko)
+        return [a, b], ko
 
-    def _transform_outputs(self, s: Schedule) -> None:
-        for name in self._inlined:
-            s.compute_inline(s.get_sblock(name))
-        last, inverse = s.get_sblock(self._last), s.get_sblock(INVERSE)
-        image, rows, columns, channels = s.get_loops(last)
-        p, yi = s.split(rows, [None, self._out[0]])
-        q, xi = s.split(columns, [None, self._out[1]])
-        outer, lane = s.split(channels, [None, int(np.gcd(int(s.get(channels).extent), self._lanes))])
-        s.reorder(image, p, q, outer, yi, xi, lane)
-        write_out(s, [yi, xi, lane])
-        self._compute_in_tiles(s, inverse, [image, p, q], outer, 6)
+    def _transform_inputs(self, s: Schedule, tiles: Any) -> list[Any]:
+        *_, a, b, image, p, q, channels = s.get_loops(tiles)
+        outer, lane = s.split(channels, [None, self._input_lanes])
+        s.reorder(image, p, q, outer, a, b, lane)
+        write_out(s, [a, b, lane])
+        _compute_in_tiles(s, s.get_sblock(ROWS), outer, 5)
+        return [image, p, q]
 
-    def _compute_in_tiles(self, s: Schedule, block: Any, tiles: list[Any], at: Any, own: int) -> None:
-        """Tiles on all cores; a block where they use it, its ``own`` loops written out."""
-        s.set_scope(block, 0, "local")
-        s.compute_at(block, at, preserve_unit_loops=True)
-        s.parallel(s.fuse(*tiles))
-        write_out(s, s.get_loops(block)[-own:])
 
-    def _set_apart(self, s: Schedule, block: Any) -> None:
-        """The planes of what a block writes, one for each place in a tile."""
-        s.storage_align(block, 0, 1, _PAGE // self._itemsize, _APART // self._itemsize)
+def _compute_in_tiles(s: Schedule, block: Any, at: Any, own: int) -> None:
+    """A block where tiles use it, its ``own`` loops written out."""
+    s.set_scope(block, 0, "local")
+    s.compute_at(block, at, preserve_unit_loops=True)
+    write_out(s, s.get_loops(block)[-own:])

@@ -12,7 +12,9 @@ from autotune.api import as_source
 from autotune.frontends import winograd
 from autotune.frontends.graph import lower
 from autotune.frontends.winograd import Axis, Form, form_for
+from search.space import Draft, enumerate_drafts
 from search.spaces.winograd import WinogradSpace
+from search.vectors import Vectors
 
 ONES = (1, 1)
 
@@ -78,6 +80,15 @@ SHAPES = [((1, 16, 12, 12), 32, 1), ((2, 20, 23, 27), 40, 1), ((1, 24, 13, 14), 
 PAIRS = list(itertools.product(enumerate(FORMS), enumerate(SHAPES)))
 
 
+def drafts_of_each_kind(space: WinogradSpace) -> dict[tuple[bool, bool], Draft]:
+    """By whether cores take parts through all stages, and whether those are of some channels only."""
+    found = dict[tuple[bool, bool], Draft]()
+    for draft in enumerate_drafts(space):
+        knobs = space.configuration(draft)
+        found.setdefault((bool(knobs["rows"]), knobs["shares"] != 1), draft)
+    return found
+
+
 @pytest.mark.parametrize(
     ("form", "shape", "outputs", "padding"),
     [
@@ -96,8 +107,18 @@ def test_every_tile_computes_the_direct_sum(
     task = next(t for t in model.tasks if "winograd" in t.name)
     space, rng = WinogradSpace(task.workload, TARGET), np.random.default_rng(0)
     expected = net.double()(x.double()).detach().numpy()
-    for draft in [space.first(), space.sample(rng)]:
+    for draft in {space.first(), space.sample(rng), *drafts_of_each_kind(space).values()}:
         trace = space.realize(draft, rng).trace
         (found,) = outputs_of(model, {task.workload.hash: trace}, x.numpy())
         # Measured: 3e-6 to 6e-6 for up to 64 channels; the direct sum is off by 5e-7.
         assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
+def test_channels_of_which_some_are_left_out_are_not_shared_out() -> None:
+    lanes, kinds = Vectors.of(TARGET, "float32").lanes, list[set[tuple[bool, bool]]]()
+    for outputs in (16 * lanes, 16 * lanes - 1):
+        net = Net(16, outputs, (3, 3), 1).eval()
+        model = lower(as_source(net, (torch.randn(1, 16, 28, 28),)), TARGET)
+        (task,) = (t for t in model.tasks if "winograd" in t.name)
+        kinds.append(set(drafts_of_each_kind(WinogradSpace(task.workload, TARGET))))
+    assert kinds == [{(False, False), (True, False), (True, True)}, {(False, False), (True, False)}]
