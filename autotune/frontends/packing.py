@@ -10,7 +10,6 @@ number, such as 149 or 197, cannot be cut into tiles that make good use of what 
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,8 @@ from search.vectors import Vectors
 _FLOATS = ("float32", "float64", "float16")
 _SHARED = 4  # rows: for fewer, packing at run time moves more than it saves
 _PART, _OF_PART = "part", "_of_part"  # names of a block, and of the kernels that have it
-_PLANES = 4  # colours of an image
+_IMAGE, _OF_PLANES = "image", "_of_planes"
+_MOST_PLANES = 4  # colours
 _LEAST_SHARE = 4  # of a vector, a fourth: with fewer channels, terms are what vectors should hold
 
 
@@ -84,20 +84,16 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         own = -(-weight.shape[-1] // groups // vectors.lanes)
         columns, blocks = vectors.filled(output[-2], own if groups == 1 else 1, math.prod(output[-3:-2]))
         packed = self._pack(weight, blocks if groups == 1 else groups * own)
-        image, planes = self._image(call.args[0])
-
-        def index(b: Any, places: Sequence[Any], c: Any) -> tuple[Any, ...]:
-            return (b, c, *places) if planes else (b, *places, c)
+        before, after = padding[:spatial], list(padding[spatial:])
 
         def convolution(x: te.Tensor, w: te.Tensor) -> te.Tensor:
             _, *window, terms, lanes = (int(d) for d in w.shape)
             images, *extents, channels = output
             extents[-1] = columns
             padded = x
-            if any(padding):
-                before, after = (list(index(0, n, 0)) for n in (padding[:spatial], padding[spatial:]))
-                padded = topi.nn.pad(x, before, after, name="padded")
-            last = int(padded.shape[-1 if planes else -2]) - 1
+            if any((*before, *after)):
+                padded = topi.nn.pad(x, [0, *before, 0], [0, *after, 0], name="padded")
+            last = int(padded.shape[-2]) - 1
             places = [
                 te.reduce_axis((0, n), f"r{axis}") for n, axis in zip(window, "zyx"[-spatial:], strict=True)
             ]
@@ -110,7 +106,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
                     read[-1] = tvm.tirx.min(read[-1], last)  # what is computed from it is cropped
                 first = c // lanes // own * terms if groups > 1 else 0
                 return te.sum(
-                    padded[index(b, read, first + rc)] * w[(c // lanes, *places, rc, c % lanes)],
+                    padded[(b, *read, first + rc)] * w[(c // lanes, *places, rc, c % lanes)],
                     axis=[*places, rc],
                 )
 
@@ -119,16 +115,16 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
                 te.compute(shape, term, name=f"conv{spatial}d"), (*shape[:-2], output[-2], channels)
             )
 
-        return self._emit(convolution, f"conv{spatial}d", image, packed)
+        name = f"conv{spatial}d"
+        if (planes := self._planes(call.args[0])) is not None:
+            return self._emit(_of_planes(convolution), name + _OF_PLANES, planes, packed)
+        return self._emit(convolution, name, call.args[0], packed)
 
-    def _image(self, x: Any) -> tuple[Any, bool]:
-        """What a convolution reads, and whether it is in planes: few are read as they are, not transposed.
-
-        Numbers of an image are read one by one, so that it makes no difference how they lie.
-        """
+    def _planes(self, x: Any) -> Any:
+        """Of what an image of few channels is a transposition; its numbers are read one by one anyway."""
         call, rank = self._bound(x), len(shape_of(x))
         moved = operator_of(call) == "relax.permute_dims" and axes_of(call) == [0, *range(2, rank), 1]
-        return (call.args[0], True) if moved and shape_of(x)[-1] <= _PLANES else (x, False)
+        return call.args[0] if moved and shape_of(x)[-1] <= _MOST_PLANES else None
 
     def _matmul(self, call: Any) -> Any:
         output = static_shape(call.ty) or ()
@@ -258,6 +254,17 @@ def _of_part(function: Any, channels: range) -> Any:
     return of_whole
 
 
+def _of_planes(function: Any) -> Any:
+    """The function of an image, as one of an image with its channels first."""
+
+    def of_image(x: te.Tensor, w: te.Tensor) -> te.Tensor:
+        images, channels, *extents = x.shape
+        shape = (images, *extents, channels)
+        return function(te.compute(shape, lambda b, *at: x(b, at[-1], *at[:-1]), name=_IMAGE), w)
+
+    return of_image
+
+
 def _unrepeated(value: Array) -> Array:
     """The matrix that an array holds over and over; the array where its matrices differ."""
     matrices = value.reshape(-1, *value.shape[-2:])
@@ -291,5 +298,6 @@ def _merged(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
 def pack_weights(module: tvm.IRModule, target: Target) -> tvm.IRModule:
     """Packs the constant weights of convolutions and matrix products in ``main``."""
     packed = rewritten(_Packer(module, target), module)
-    read_in_place(packed, _OF_PART, lambda block: block == _PART)
+    for kernels, moved in ((_OF_PART, _PART), (_OF_PLANES, _IMAGE)):
+        read_in_place(packed, kernels, moved.__eq__)
     return relax.transform.DeadCodeElimination()(packed)

@@ -151,13 +151,13 @@ class Form:
         )
 
 
-LEAST_CHANNELS = (16, 32)  # of input and output: with fewer, vectors stay empty
-GAIN = 0.9  # of the direct convolution's cost: what is not cheaper by a tenth is not worth its errors
+LEAST_CHANNELS = (8, 16)  # of input and output: with fewer, vectors stay empty
+GAIN = 0.85  # of the direct convolution's cost: what is not cheaper by so much is not worth its errors
 
 # What else costs as much as an operation. Measured: some 480 GFLOP/s, 40 GB/s from memory, 100 from caches.
 _OPERATIONS_PER_BYTE_OF_WEIGHTS = 12
-_OPERATIONS_PER_BYTE_BETWEEN_STAGES = 5
-_OPERATIONS_OF_STAGES = 1e6  # to begin and end them on all cores
+_OPERATIONS_PER_BYTE_BETWEEN_STAGES = 2
+_OPERATIONS_OF_STAGES = 1e5  # to begin and end them
 
 
 def form_for(

@@ -41,7 +41,7 @@ SHARES = (1, 2, 4, 8)
 _UNROLL = 2
 _TRANSFORM = 7.0  # half cycles for each place of a tile, and vector of inputs
 _CROSSING = 1.2  # times as long, if not more, where stages read what other cores wrote
-_FAR_BYTES = 1 << 22  # of weights: so many come from memory, and are read but once by each core
+_FAR_BYTES = 1 << 20  # of weights: so many lie beyond a core's own caches, and each reads them but once
 _PAGE, _APART = 4096, 320  # bytes: what lies a whole page apart has to share a place in the caches
 
 
