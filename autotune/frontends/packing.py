@@ -5,7 +5,8 @@ channel, a few of them and then skip the others: many pages, few bytes of each, 
 prefetcher understands. Packed as ``[channels / lanes, ..., lanes]`` a tile's weights are one stream. That is
 done here, when the model is compiled; it costs nothing at run time. ``lanes`` is the width of the target's
 vectors, so that every tile of whole vectors is made of whole blocks. Channels beyond the last whole block are
-filled up with zeros, computed, and cropped; so are columns (of images) and rows (of matrices) where their
+filled up with zeros, computed, and cropped (of three, the sum of an image takes a sixth of what it takes
+without vectors); so are columns (of images) and rows (of matrices) where their
 number, such as 149 or 197, cannot be cut into tiles that make good use of what they load.
 """
 
@@ -30,7 +31,7 @@ _SHARED = 4  # rows: for fewer, packing at run time moves more than it saves
 _PART, _OF_PART = "part", "_of_part"  # names of a block, and of the kernels that have it
 _IMAGE, _OF_PLANES = "image", "_of_planes"
 _MOST_PLANES = 4  # colours
-_LEAST_SHARE = 4  # of a vector, a fourth: with fewer channels, terms are what vectors should hold
+_LEAST_SHARE = 4  # of a vector, a fourth: with fewer columns, terms are what vectors should hold
 
 
 @mutator
@@ -198,13 +199,14 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         return self.builder_.emit(self.builder_.call_te(pack, tensor, primfunc_name_hint="pack"))
 
     def _weight(self, expr: Any, rank: int) -> Array | None:
-        """A constant with enough output channels for vectors of them to pay."""
+        """A constant that is not empty, if a matrix, with enough columns for vectors of them to pay."""
         value = constant(self._bound(expr))
         if value is not None and value.ndim > rank == 2:  # PyTorch repeats a matrix for each of a batch
             value = _unrepeated(value)
         if value is None or value.ndim != rank or str(value.dtype) not in _FLOATS:
             return None
-        return value if _LEAST_SHARE * value.shape[-1] >= self._vectors(value).lanes else None
+        few = _LEAST_SHARE * value.shape[-1] < self._vectors(value).lanes
+        return None if value.size == 0 or (few and rank == 2) else value
 
     def _whole(self, x: Any) -> tuple[Any, range] | None:
         """The tensor that a tensor is some channels of, outer dimensions merged alike, and which they are."""

@@ -129,7 +129,8 @@ CASES = {
     "uneven": Case((1, 9, 6, 5), conv2d(weight(1, 3, 5, LANES), padding=(0, 1, 2, 3)), [5]),
     "in a tail": Case((1, 7, 7, 5), in_a_tail, [5, 0]),
     "less than a vector": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, LANES // 4)), [5]),
-    "few channels": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, LANES // 4 - 1)), [4]),
+    "one channel": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, 1)), [5]),
+    "no channels": Case((1, 7, 7, 5), conv2d(weight(3, 3, 5, 0)), [4]),
     "grouped": Case((1, 7, 7, 2 * LANES), conv2d(weight(3, 3, LANES, 2 * LANES), groups=2), [5]),
     "depthwise": Case((1, 7, 7, LANES), conv2d(weight(3, 3, 1, LANES), groups=LANES), [4]),
     "groups of less than a vector": Case(
@@ -148,6 +149,7 @@ CASES = {
         (1, 7, 7, 5), conv2d(weight(3, 3, 5, 2 * LANES, dtype="float16"), out_dtype="float32"), [4], "float16"
     ),
     "matmul": Case((7, 9), matmul(weight(9, 2 * LANES)), [3]),
+    "no columns": Case((7, 9), matmul(weight(9, 0)), [2]),
     "cropped matmul": Case((7, 9), matmul(weight(9, 2 * LANES + 3)), [3]),
     "3-d": Case((2, 7, 9), matmul(weight(9, LANES)), [3]),
     "4-d": Case((2, 1, 7, 9), matmul(weight(9, LANES)), [3]),
@@ -231,7 +233,7 @@ def convolutions(draw: Any) -> Case:
     padding = draw(st.tuples(*[st.integers(0, 2)] * 4))
     reach = dilation * (size - 1)
     assume(height + padding[0] + padding[2] > reach and width + padding[1] + padding[3] > reach)
-    w = weight(size, size, depth, draw(st.integers(LANES // 4, 3 * LANES)))
+    w = weight(size, size, depth, draw(st.integers(1, 3 * LANES)))
     images, build = draw(st.integers(1, 2)), conv2d(w, stride, padding, dilation)
     if draw(st.booleans()):
         return Case((images, depth, height, width), in_planes(build), [5], reduction=size * size * depth)
@@ -246,7 +248,7 @@ def grouped(draw: Any) -> Case:
         draw(st.integers(1, LANES + 1)),
     )
     size, width = draw(st.integers(1, 3)), draw(LENGTHS)
-    assume(width >= size and 4 * groups * outputs >= LANES)
+    assume(width >= size)
     w = weight(size, size, inputs, groups * outputs)
     return Case((1, 4, width, groups * inputs), conv2d(w, groups=groups), [5], reduction=size * size * inputs)
 
