@@ -129,7 +129,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
 
     def _matmul(self, call: Any) -> Any:
         output = static_shape(call.ty) or ()
-        if len(output) < 2 or not _same_dtype(call):
+        if len(output) < 2 or 0 in output or not _same_dtype(call):
             return call
         *outer, rows, channels = output
         vectors, within = Vectors.of(self._target, str(call.ty.dtype)), 0
