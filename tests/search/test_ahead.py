@@ -13,6 +13,7 @@ from tvm.sym import Analyzer
 from tvm.target import Target
 
 from autotune.frontends import halves
+from autotune.frontends.winograd import Axis, Form
 from autotune.target import host_target
 from search import ahead
 from search.compiler import written_out
@@ -20,6 +21,7 @@ from search.space import enumerate_drafts
 from search.spaces.contraction import ContractionSpace
 from search.spaces.halves import HalvesSpace
 from search.spaces.tir import module_of, workload_from_tir
+from search.spaces.winograd import WinogradSpace
 from search.vectors import Vectors
 
 TARGET = host_target(2)
@@ -88,6 +90,25 @@ def test_weights_for_registers_are_fetched_likewise() -> None:
     wanted = range(each, 5 * each, line)  # a core has half of the tiles, and fetches on to the next
     assert min(found) == each and set(found) >= set(wanted)
     assert len(found) < 1.1 * len(wanted)
+
+
+def test_those_of_a_share_of_channels_are_fetched_for_the_next_place_of_a_tile() -> None:
+    inputs, blocks, line = 16, 4, ahead.LINE_BYTES // 4
+    x, u = te.placeholder((1, 16, 16, inputs)), te.placeholder((6, 6, blocks, inputs, LANES))
+    form = Form(Axis(3, 6), Axis(3, 6))
+    kernel = te.create_prim_func([x, u, form.convolution(x, u, (1, 1, 1, 1), (1, 16, 16, blocks * LANES))])
+    space = WinogradSpace(workload_from_tir(kernel, "winograd"), TARGET)
+    draft = next(
+        d for d in enumerate_drafts(space) if (c := space.configuration(d))["rows"] == 4 and c["shares"] == 2
+    )
+    ((loops, place),) = fetches(written_out(scheduled(space, draft))["main"].body)
+    plane = blocks * inputs * LANES
+    for share in (0, 1):
+        first = plane + share * plane // 2
+        expected = {p * plane + n for p in range(36) for n in range(first, first + plane // 2, line)}
+        assert set(places(loops, place, share)) == expected
+    again = next(d for d in enumerate_drafts(space) if space.configuration(d)["rows"] == 1)
+    assert not fetches(written_out(scheduled(space, again))["main"].body)  # a core would fetch all twice
 
 
 def test_there_is_nothing_to_fetch_where_all_weights_are_used_together() -> None:
