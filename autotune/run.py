@@ -105,8 +105,8 @@ def run_model(
             progress = tuner.run(run, pool)
             tuned = time.monotonic()
 
-            def say_proved(proved: int, doing: str) -> None:
-                progress.proved, progress.to_prove = proved, len(tasks)
+            def say_proved(proved: int, of: int, doing: str) -> None:
+                progress.proved, progress.to_prove = proved, of
                 progress.proving_s = time.monotonic() - tuned
                 say(doing)
 
@@ -114,6 +114,7 @@ def run_model(
                 tasks, store, conditions, pool, run.id, model.moved_bytes, say_proved,
                 partial(first_guess, target=session.target),
             )  # fmt: skip
+            progress.proved = progress.to_prove
         noise = tuple(NoiseEntry(at_s=p.at_s - began, drift=p.drift) for p in pool.noise.points)
         entry = _run_entry(
             run.id, options.seed, progress, noise, profile.seconds(), _rankings(tuner), learned.names

@@ -74,7 +74,7 @@ class Progress:
         earlier_trials: Of ``trials``, those made by processes that worked on the run before.
         settled: It ended because no task promised enough any more.
         records: Measurements found in the database when the run began.
-        proved: Tasks whose winners are verified, once the budget is spent, of ``to_prove``.
+        proved: Tasks whose winners were verified, once the budget was spent, of ``to_prove``.
         proving_s: Seconds that this took so far.
     """
 

@@ -35,7 +35,7 @@ def verify_winners(
     pool: Pool,
     run_id: int,
     read_bytes: int = 0,
-    observe: Callable[[int, str], None] = lambda verified, doing: None,
+    observe: Callable[[int, int, str], None] = lambda done, of, doing: None,
     guess: Callable[[Workload], Candidate | None] = lambda workload: None,
 ) -> None:
     """Finds the winner of each task among its best candidates and verifies it; results go to the store.
@@ -46,18 +46,20 @@ def verify_winners(
 
     Args:
         read_bytes: What the rest of the model reads between two runs of a kernel; 0 leaves caches warm.
-        observe: Told how many tasks are done with, and what is being done.
+        observe: Told how many tasks are done, of how many that need it, and what is being done.
         guess: What would be taken without measuring. Candidates are timed one by one, with warm caches, in
             whatever the machine's state is: the least of hundreds of times may be luck.
     """
     ranked = [store.best(task.workload.hash, conditions, EVERY) for task in tasks]
     shares_s = [t.weight * best[0].latency_s if best else 0.0 for t, best in zip(tasks, ranked, strict=True)]
-    for number, (task, best, share_s) in enumerate(zip(tasks, ranked, shares_s, strict=True)):
-        say = partial(observe, number)
+    contested: list[tuple[Task, list[Measurement], float, Candidate | None]] = []
+    for task, best, share_s in zip(tasks, ranked, shares_s, strict=True):
         won = winner_of(task.workload, store, conditions)
         standing = won[0].candidate if won else None
-        if not best or best[0].candidate == standing:
-            continue
+        if best and best[0].candidate != standing:
+            contested.append((task, best, share_s, standing))
+    for number, (task, best, share_s, standing) in enumerate(contested):
+        say = partial(observe, number, len(contested))
         challengers = CHALLENGERS if share_s >= MATTERS * sum(shares_s) else 0
         state = between(task, read_bytes)
         try:

@@ -26,7 +26,7 @@ from autotune.hardware import usable_cores
 from autotune.measure.pool import Pool
 from autotune.session import open_session
 from autotune.tuner import Budget, Progress, Tuner
-from autotune.winners import verify_winners
+from autotune.winners import verify_winners, winner_of
 from db.values import RunSpec, RunStatus
 from search.spaces import SPACES, first_guess
 
@@ -46,7 +46,8 @@ def tune(name: str, db: str | None, trials: int, console: Console) -> None:
                 tasks = tuple(t for t in model.tasks if t.workload.flop)
                 known = store.history([t.workload.hash for t in tasks], conditions, list(SPACES))
                 left = trials - sum(1 for _ in known)
-                if left <= 0:
+                stand = all(winner_of(t.workload, store, conditions) for t in tasks)
+                if left <= 0 and stand:
                     continue
                 store.add_model(model.hash, model.name, model.source.source, model.tasks)
                 run = store.start_run(RunSpec(model.hash, conditions, 0, {"trials": left}))
@@ -54,7 +55,8 @@ def tune(name: str, db: str | None, trials: int, console: Console) -> None:
                 def observe(progress: Progress, said: str = f"layer {number} of {len(layers)}") -> None:
                     live.observe(replace(progress, doing=f"{said}: {progress.doing}"))
 
-                Tuner(model, tasks, session.target, conditions, store, Budget(left), observe).run(run, pool)
+                budget = Budget(max(0, left))
+                Tuner(model, tasks, session.target, conditions, store, budget, observe).run(run, pool)
                 guess = partial(first_guess, target=session.target)
                 verify_winners(tasks, store, conditions, pool, run.id, guess=guess)
                 store.end_run(run.id, RunStatus.FINISHED)

@@ -44,7 +44,8 @@ def mark(
         tiles: How often it is run through with the same weights.
         weight_bytes: Of those.
         argument: Position of the weights among the kernel's arguments.
-        apart: How many numbers from the weights of a tile to those to fetch; None: they follow.
+        apart: How many numbers from the weights of a tile to those that its core is to fetch; None: those
+            that follow, by all cores that use them together.
 
     Returns:
         The outer loop.
@@ -83,6 +84,8 @@ def _fetch(outer: Sequence[Any], weights: Any, apart: int | None = None) -> Any:
     at_once = math.prod(int(r.extent) for r in read.region)
     size = at_once * _turns(n for n in within if n.loop_var in undefined_vars(place))
     again = [n for n in outer if n.loop_var not in undefined_vars(start)]
+    if apart is not None:  # each core fetches all that it uses itself
+        again = [n for n in again if n.kind != tirx.ForKind.PARALLEL]
     lines = -(-size // (line * _turns(again)))
     turn = _flat([n.loop_var for n in again], [n.extent for n in again])
     each = tirx.Var("line", "int64")

@@ -179,8 +179,9 @@ def ours(layer: Layer, numbers: Numbers, tuned: Tuned, cpus: Sequence[int]) -> S
     kernel = compile_kernel(apply_trace(module_of(workload), candidate.trace), target)
     calls = calls_in(model.module["main"], "relax.call_tir")
     (call,) = (c for c in calls if model.functions[c.args[0].name_hint] == workload.hash)
-    given, values = iter((numbers.last, numbers.w)), [constant(a) for a in call.args[1].fields]
-    tensors = [tvm.runtime.tensor(next(given) if v is None else v) for v in values]
+    given = dict(zip(model.module["main"].params, (numbers.x, numbers.w), strict=False))
+    values = [given.get(a, numbers.last) if constant(a) is None else constant(a) for a in call.args[1].fields]
+    tensors = [tvm.runtime.tensor(v) for v in values]
     tensors.append(tvm.runtime.empty(workload.args[-1].shape, "float32"))
     output = np.from_dlpack(tensors[-1])
 

@@ -60,7 +60,7 @@ class Side(NamedTuple):
     Attributes:
         caller: Where the calling thread may run; TVM wants it bound.
         cpus: Where all threads may.
-        idle: Such a call for next to no work.
+        idle: A call of its kind for next to no work.
     """
 
     name: str

@@ -119,7 +119,7 @@ def _facts(progress: "Progress") -> list[str]:
     failed = sum(progress.failures.values())
     facts.append(f"{failed} failed")
     if progress.to_prove:
-        facts.append(f"{progress.proved} of {progress.to_prove} verified")
+        facts.append(f"{progress.proved} of {progress.to_prove} winners verified")
     if progress.left_s is not None:
         facts.append(f"{_clock(progress.left_s)} left")
     return facts

@@ -63,7 +63,8 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         weight = self._weight(call.args[1], spatial + 2)
         axes = "DHW"[3 - spatial :]
         layouts = (attrs.data_layout, attrs.kernel_layout, str(attrs.out_layout or attrs.data_layout))
-        if weight is None or layouts != (f"N{axes}C", f"{axes}IO", f"N{axes}C") or not _same_dtype(call):
+        layout = layouts == (f"N{axes}C", f"{axes}IO", f"N{axes}C")
+        if weight is None or _is_empty(call) or not layout or not _same_dtype(call):
             return call
         strides, padding, dilation = geometry(attrs)
         groups = int(attrs.groups)
@@ -129,7 +130,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
 
     def _matmul(self, call: Any) -> Any:
         output = static_shape(call.ty) or ()
-        if len(output) < 2 or 0 in output or not _same_dtype(call):
+        if len(output) < 2 or _is_empty(call) or not _same_dtype(call):
             return call
         *outer, rows, channels = output
         vectors, within = Vectors.of(self._target, str(call.ty.dtype)), 0
@@ -199,14 +200,14 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         return self.builder_.emit(self.builder_.call_te(pack, tensor, primfunc_name_hint="pack"))
 
     def _weight(self, expr: Any, rank: int) -> Array | None:
-        """A constant that is not empty, if a matrix, with enough columns for vectors of them to pay."""
+        """A constant, if a matrix, with enough columns for vectors of them to pay."""
         value = constant(self._bound(expr))
         if value is not None and value.ndim > rank == 2:  # PyTorch repeats a matrix for each of a batch
             value = _unrepeated(value)
         if value is None or value.ndim != rank or str(value.dtype) not in _FLOATS:
             return None
         few = _LEAST_SHARE * value.shape[-1] < self._vectors(value).lanes
-        return None if value.size == 0 or (few and rank == 2) else value
+        return None if few and rank == 2 else value
 
     def _whole(self, x: Any) -> tuple[Any, range] | None:
         """The tensor that a tensor is some channels of, outer dimensions merged alike, and which they are."""
@@ -273,6 +274,11 @@ def _unrepeated(value: Array) -> Array:
     return matrices[0] if (matrices[1:] == matrices[0]).all() else value
 
 
+def _is_empty(call: Any) -> bool:
+    """Whether there is nothing to multiply or to put the sums in."""
+    return any(0 in shape_of(tensor) for tensor in (call, *call.args))
+
+
 def _same_dtype(call: Any) -> bool:
     """Whether the result is of fixed shape and of the weights' dtype."""
     return static_shape(call.ty) is not None and str(call.ty.dtype) == str(call.args[1].ty.dtype)
@@ -300,6 +306,6 @@ def _merged(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
 def pack_weights(module: tvm.IRModule, target: Target) -> tvm.IRModule:
     """Packs the constant weights of convolutions and matrix products in ``main``."""
     packed = rewritten(_Packer(module, target), module)
-    for kernels, moved in ((_OF_PART, _PART), (_OF_PLANES, _IMAGE)):
-        read_in_place(packed, kernels, moved.__eq__)
+    read_in_place(packed, _OF_PART, lambda block: block == _PART)
+    read_in_place(packed, _OF_PLANES, lambda block: block == _IMAGE)
     return relax.transform.DeadCodeElimination()(packed)

@@ -154,7 +154,8 @@ class Form:
 LEAST_CHANNELS = (8, 16)  # of input and output: with fewer, vectors stay empty
 GAIN = 0.85  # of the direct convolution's cost: what is not cheaper by so much is not worth its errors
 
-# What else costs as much as an operation. Measured: some 480 GFLOP/s, 40 GB/s from memory, 100 from caches.
+# What else costs as much as an operation. Measured: some 480 GFLOP/s and 40 GB/s from memory; the rest is
+# fitted, see docs/decisions.md.
 _OPERATIONS_PER_BYTE_OF_WEIGHTS = 12
 _OPERATIONS_PER_BYTE_BETWEEN_STAGES = 2
 _OPERATIONS_OF_STAGES = 1e5  # to begin and end them

@@ -36,12 +36,13 @@ ROWS, TILES, PRODUCT, INVERSE, OUTPUT = (
 OUT = "winograd_out"
 """What the last block says of itself: how many columns of outputs a tile has."""
 
+ROWS_OF_TILES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 40, 48, 56)
 SHARES = (1, 2, 4, 8)
 
 _UNROLL = 2
 _TRANSFORM = 7.0  # half cycles for each place of a tile, and vector of inputs
 _CROSSING = 1.2  # times as long, if not more, where stages read what other cores wrote
-_FAR_BYTES = 1 << 20  # of weights: so many lie beyond a core's own caches, and each reads them but once
+_FAR_BYTES = 1 << 20  # of weights: so many lie beyond a core's own caches; to read them again costs as much
 _PAGE, _APART = 4096, 320  # bytes: what lies a whole page apart has to share a place in the caches
 
 
@@ -62,6 +63,7 @@ class WinogradSpace(TemplateSpace):
         self._out = int(inverse.iter_vars[0].dom.extent), int(output.annotations[OUT])
         extents = [int(v.dom.extent) for v in product.iter_vars]
         *_, self._images, self._down, self._across, self._outputs, self._inputs = extents
+        self._places = extents[0] * extents[1]
         self._weights = contraction.argument_of(schedule.mod, product.reads)
         self._fetches = ahead.pays(self._images * self._down * self._across)
         self._weight_bytes = workload.args[self._weights].bytes if self._weights is not None else 0
@@ -70,12 +72,13 @@ class WinogradSpace(TemplateSpace):
         self._lanes = lanes = int(np.gcd(self._outputs, vectors.lanes))
         self._input_lanes = int(np.gcd(self._inputs, vectors.lanes))
         registers = vectors.registers - (vectors.spare if self._fetches else 0)
-        whole = workload.args[-1].shape[-1] == self._outputs  # none are left out at the end
+        # Where some are left out, TVM computes as many in a part, and leaves vectors in pieces.
+        whole = workload.args[-1].shape[-1] == self._outputs
         knobs: dict[str, tuple[Value, ...]] = {
             "n": contraction.VECTORS,
             "y": contraction.ROWS,
             "x": contraction.COLUMNS,
-            "rows": (0, *(r for r in range(1, self._down + 1) if self._down % r == 0)),
+            "rows": ROWS_OF_TILES,
             "shares": SHARES,
         }
         constraints: list[Constraint] = [
@@ -83,9 +86,9 @@ class WinogradSpace(TemplateSpace):
             lambda y: self._down % y == 0,
             lambda x: self._across % x == 0,
             lambda n, y, x: vectors.needed(n, y * x) <= registers,
-            lambda y, rows: rows % y == 0,
+            lambda y, rows: rows % y == 0 and (rows == 0 or (whole and self._down % rows == 0)),
             lambda n, shares: self._outputs % (n * lanes * shares) == 0,
-            lambda rows, shares: shares == 1 or (rows > 0 and whole),
+            lambda rows, shares: shares == 1 or rows > 0,
         ]
         super().__init__(workload, SPACE_NAME, knobs, constraints)
 
@@ -103,7 +106,7 @@ class WinogradSpace(TemplateSpace):
         """What a tile loads for what it computes, the transformations that are done again, idle cores."""
         cycles = self._vectors.cycles(n, y * x) + _TRANSFORM * shares / self._outputs
         if rows == 0:
-            return cycles * _CROSSING, 0, 0, -n * y * x
+            return cycles * self._vectors.spread([self._places])[1] * _CROSSING, 0, 0, -n * y * x
         parts = self._parts(rows, shares)
         _, imbalance = self._vectors.spread([parts])
         far = self._weight_bytes > _FAR_BYTES and parts > self._vectors.threads
@@ -170,8 +173,8 @@ class WinogradSpace(TemplateSpace):
         if (fetched := self._fetched(rows, shares)) is not None:
             used = n * self._lanes * self._inputs * self._itemsize
             again = (rows or self._images * self._down) * self._across // (y * x)
-            plane = self._inputs * self._outputs  # another share's follow upon these
-            ko = ahead.mark(s, ko, again, used, fetched, plane if shares > 1 else None)
+            plane = self._inputs * self._outputs  # another share's follow upon those of a part
+            ko = ahead.mark(s, ko, again, used, fetched, plane if rows else None)
         s.reverse_compute_at(stored, qo, preserve_unit_loops=True)
         write_out(s, [ki, pi, qi, ci, lane])
         *others, last = s.get_loops(stored)[-6:]

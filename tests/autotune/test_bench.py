@@ -238,14 +238,14 @@ def test_kernels_say_what_the_vendors_would_bring(result: BenchResult) -> None:
 
 def test_each_layer_is_compared_with_the_vendors(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    layers = [torch.nn.Conv2d(16, 64, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(64, 1, 1)]
-    program = torch.export.export(torch.nn.Sequential(*layers).eval(), (torch.zeros(1, 16, 32, 32),))
+    layers = [torch.nn.Conv2d(3, 64, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(64, 1, 1)]
+    program = torch.export.export(torch.nn.Sequential(*layers).eval(), (torch.zeros(1, 3, 64, 64),))
     torch.export.save(program, tmp_path / "two.pt2")
     db = str(tmp_path / "empty.db")
     create(db)
     (one, kernel), (none, _) = bench_kernels(str(tmp_path / "two.pt2"), None, None, db, 1, 3)
     assert (one, none) == (1, 0) and kernel
-    assert (kernel.layer, kernel.count, kernel.ours) == ("32x32x16 3x3 to 64", 1, "guess")
+    assert (kernel.layer, kernel.count, kernel.ours) == ("64x64x3 3x3 to 64", 1, "guess")
     assert kernel.ratio_low <= kernel.ratio <= kernel.ratio_high and kernel.vendor
 
 

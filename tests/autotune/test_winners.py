@@ -113,14 +113,17 @@ def test_close_ones_of_kernels_that_take_no_time_are_not_compared(store: Store) 
     store.add_measurements(None, samples.HERE, [samples.timed(slow, 100.0)])
     referee = Referee({a: 0.1, b: 0.05, slow.hash: 0.1})
     tasks = [TASK, Task("slow", samples.workload(1), 1)]
-    told: list[int] = []
+    told: list[tuple[int, int]] = []
 
-    def observe(verified: int, doing: str) -> None:
-        told.append(verified)
+    def observe(done: int, of: int, doing: str) -> None:
+        told.append((done, of))
 
     verify_winners(tasks, store, samples.HERE, cast(Pool, referee), 1, observe=observe)
     assert (b, a) not in referee.compared
-    assert sorted(set(told)) == [0, 1] and told == sorted(told)
+    assert sorted(set(told)) == [(0, 2), (1, 2)] and told == sorted(told)
+    told.clear()
+    verify_winners(tasks, store, samples.HERE, cast(Pool, referee), 1, observe=observe)
+    assert set(told) <= {(0, 1)}  # the slow one's winner stands and is the best
 
 
 def test_equals_change_nothing(store: Store) -> None:

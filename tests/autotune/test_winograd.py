@@ -1,6 +1,7 @@
 """Winograd's convolutions: chosen where they pay, and equal to the direct sum."""
 
 import itertools
+from collections import defaultdict
 
 import numpy as np
 import pytest
@@ -76,16 +77,16 @@ FORMS = [
     Form(LARGE, LARGE), Form(SMALL, SMALL), Form(SMALL, LARGE),
     Form(FIVE, FIVE), Form(NONE, FIVE), Form(LARGE, NONE),
 ]  # fmt: skip
-SHAPES = [((1, 16, 12, 12), 32, 1), ((2, 20, 23, 27), 40, 1), ((1, 24, 13, 14), 50, 0)]
+SHAPES = [((1, 16, 12, 12), 32, 1), ((2, 20, 23, 27), 64, 1), ((1, 24, 13, 14), 50, 0)]
 PAIRS = list(itertools.product(enumerate(FORMS), enumerate(SHAPES)))
 
 
-def drafts_of_each_kind(space: WinogradSpace) -> dict[tuple[bool, bool], Draft]:
+def drafts_of_each_kind(space: WinogradSpace) -> dict[tuple[bool, bool], list[Draft]]:
     """By whether cores take parts through all stages, and whether those are of some channels only."""
-    found = dict[tuple[bool, bool], Draft]()
+    found = defaultdict[tuple[bool, bool], list[Draft]](list)
     for draft in enumerate_drafts(space):
         knobs = space.configuration(draft)
-        found.setdefault((bool(knobs["rows"]), knobs["shares"] != 1), draft)
+        found[bool(knobs["rows"]), knobs["shares"] != 1].append(draft)
     return found
 
 
@@ -107,18 +108,19 @@ def test_every_tile_computes_the_direct_sum(
     task = next(t for t in model.tasks if "winograd" in t.name)
     space, rng = WinogradSpace(task.workload, TARGET), np.random.default_rng(0)
     expected = net.double()(x.double()).detach().numpy()
-    for draft in {space.first(), space.sample(rng), *drafts_of_each_kind(space).values()}:
+    each = [draft for kind in drafts_of_each_kind(space).values() for draft in (kind[0], kind[-1])]
+    for draft in {space.first(), space.sample(rng), *each}:
         trace = space.realize(draft, rng).trace
         (found,) = outputs_of(model, {task.workload.hash: trace}, x.numpy())
         # Measured: 3e-6 to 6e-6 for up to 64 channels; the direct sum is off by 5e-7.
         assert np.abs(found - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
-def test_channels_of_which_some_are_left_out_are_not_shared_out() -> None:
+def test_an_image_of_which_channels_are_left_out_is_not_cut_into_parts() -> None:
     lanes, kinds = Vectors.of(TARGET, "float32").lanes, list[set[tuple[bool, bool]]]()
     for outputs in (16 * lanes, 16 * lanes - 1):
         net = Net(16, outputs, (3, 3), 1).eval()
         model = lower(as_source(net, (torch.randn(1, 16, 28, 28),)), TARGET)
         (task,) = (t for t in model.tasks if "winograd" in t.name)
         kinds.append(set(drafts_of_each_kind(WinogradSpace(task.workload, TARGET))))
-    assert kinds == [{(False, False), (True, False), (True, True)}, {(False, False), (True, False)}]
+    assert kinds == [{(False, False), (True, False), (True, True)}, {(False, False)}]

@@ -107,6 +107,12 @@ def test_those_of_a_share_of_channels_are_fetched_for_the_next_place_of_a_tile()
         first = plane + share * plane // 2
         expected = {p * plane + n for p in range(36) for n in range(first, first + plane // 2, line)}
         assert set(places(loops, place, share)) == expected
+    whole = next(
+        d for d in enumerate_drafts(space) if (c := space.configuration(d))["rows"] == 2 and c["shares"] == 1
+    )
+    ((loops, place),) = fetches(written_out(scheduled(space, whole))["main"].body)
+    for part in (0, 1):  # cores have half of the image each, and use all weights
+        assert set(places(loops, place, part)) == set(range(plane, 37 * plane, line))
     again = next(d for d in enumerate_drafts(space) if space.configuration(d)["rows"] == 1)
     assert not fetches(written_out(scheduled(space, again))["main"].body)  # a core would fetch all twice
 
