@@ -26,6 +26,7 @@ _Readers = Mapping[Any, list[tuple[Any, Any]]]
 """As of ``Bindings``."""
 
 _COPIES = {"relax.concat", "relax.permute_dims"}
+_LEAST_CHANNELS = 4  # of a convolution: one of fewer may become a product, whose weights are not packed
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _reads_in_place(reader: Any, call: Any, variable: Any, readers: _Readers) ->
     if operator_of(call) == "relax.reshape":
         return bool(behind := readers[reader]) and all(operator_of(value) in _COPIES for _, value in behind)
     if operator_of(call) == "relax.nn.conv2d":
-        return _is_sum(call) and call.args[0].same_as(variable)
+        return _is_sum(call) and call.args[0].same_as(variable) and shape_of(call)[1] >= _LEAST_CHANNELS
     return operator_of(call) in _COPIES
 
 

@@ -39,7 +39,7 @@ class Apart(nn.Module):
         self.why = why
         strides = (1, 2) if why == "strides" else (1, 1)
         self.two = nn.ModuleList(nn.Conv2d(12, 16, 1, stride) for stride in strides)
-        self.then = nn.Conv2d(16, 16, 3, padding=1)
+        self.then, self.few = nn.Conv2d(16, 16, 3, padding=1), nn.Conv2d(16, 1, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         one, other = (convolution(x) for convolution in self.two)
@@ -51,6 +51,7 @@ class Apart(nn.Module):
             "a result of the model": lambda y: y,
             "a sum over all": lambda y: y.mean((1, 2, 3)),
             "a reshape": lambda y: y.flatten(2).mT @ y.flatten(2),  # moves nothing; then a product
+            "a convolution of few channels": self.few,
         }
         return self.then(one), then[self.why](other)
 
@@ -119,7 +120,7 @@ def test_branches_are_one_kernel_and_what_follows_reads_its_part(net: Module, sh
 
 WHYS = [
     "strides", "functions", "a result of the model", "a sum over all", "a reshape",
-    "joined",
+    "a convolution of few channels", "joined",
 ]  # fmt: skip
 
 
