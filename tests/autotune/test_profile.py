@@ -120,8 +120,8 @@ def test_empty_spans_cost_the_phases_little() -> None:
         seconds = profile.seconds()
         return 1 - seconds["profiler"] / sum(seconds.values())
 
-    # All, if nothing were attributed; 5 to 15 % on a quiet machine, 45 % was seen on one that others share.
-    assert min(kept() for _ in range(5)) < 0.8
+    # 5 to 15 % on a quiet machine; what disturbs a calibration, disturbs the next one less likely.
+    assert min(kept() for _ in range(3)) < 0.4
 
 
 def test_exceptions_close_spans(clock: Clock) -> None:
