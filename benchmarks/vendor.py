@@ -45,17 +45,15 @@ def tune(name: str, db: str | None, trials: int, console: Console) -> None:
                 model = lower(source_of(layer, layer.numbers()), session.target)
                 tasks = tuple(t for t in model.tasks if t.workload.flop)
                 known = store.history([t.workload.hash for t in tasks], conditions, list(SPACES))
-                left = trials - sum(1 for _ in known)
-                stand = all(winner_of(t.workload, store, conditions) for t in tasks)
-                if left <= 0 and stand:
+                budget = Budget(max(0, trials - sum(1 for _ in known)))
+                if not budget.trials and all(winner_of(t.workload, store, conditions) for t in tasks):
                     continue
                 store.add_model(model.hash, model.name, model.source.source, model.tasks)
-                run = store.start_run(RunSpec(model.hash, conditions, 0, {"trials": left}))
+                run = store.start_run(RunSpec(model.hash, conditions, 0, {"trials": budget.trials}))
 
                 def observe(progress: Progress, said: str = f"layer {number} of {len(layers)}") -> None:
                     live.observe(replace(progress, doing=f"{said}: {progress.doing}"))
 
-                budget = Budget(max(0, left))
                 Tuner(model, tasks, session.target, conditions, store, budget, observe).run(run, pool)
                 guess = partial(first_guess, target=session.target)
                 verify_winners(tasks, store, conditions, pool, run.id, guess=guess)

@@ -5,8 +5,7 @@ channel, a few of them and then skip the others: many pages, few bytes of each, 
 prefetcher understands. Packed as ``[channels / lanes, ..., lanes]`` a tile's weights are one stream. That is
 done here, when the model is compiled; it costs nothing at run time. ``lanes`` is the width of the target's
 vectors, so that every tile of whole vectors is made of whole blocks. Channels beyond the last whole block are
-filled up with zeros, computed, and cropped (of three, the sum of an image takes a sixth of what it takes
-without vectors); so are columns (of images) and rows (of matrices) where their
+filled up with zeros, computed, and cropped; so are columns (of images) and rows (of matrices) where their
 number, such as 149 or 197, cannot be cut into tiles that make good use of what they load.
 """
 
@@ -63,8 +62,8 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         weight = self._weight(call.args[1], spatial + 2)
         axes = "DHW"[3 - spatial :]
         layouts = (attrs.data_layout, attrs.kernel_layout, str(attrs.out_layout or attrs.data_layout))
-        layout = layouts == (f"N{axes}C", f"{axes}IO", f"N{axes}C")
-        if weight is None or _is_empty(call) or not layout or not _same_dtype(call):
+        last = (f"N{axes}C", f"{axes}IO", f"N{axes}C")
+        if weight is None or _is_empty(call) or layouts != last or not _same_dtype(call):
             return call
         strides, padding, dilation = geometry(attrs)
         groups = int(attrs.groups)
@@ -200,7 +199,7 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         return self.builder_.emit(self.builder_.call_te(pack, tensor, primfunc_name_hint="pack"))
 
     def _weight(self, expr: Any, rank: int) -> Array | None:
-        """A constant, if a matrix, with enough columns for vectors of them to pay."""
+        """A constant; a matrix only if it has enough columns for vectors of them to pay."""
         value = constant(self._bound(expr))
         if value is not None and value.ndim > rank == 2:  # PyTorch repeats a matrix for each of a batch
             value = _unrepeated(value)

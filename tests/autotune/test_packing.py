@@ -218,7 +218,7 @@ def test_packing_twice_changes_nothing_more() -> None:
 
 
 def test_an_image_is_read_as_it_is_but_not_many_planes() -> None:
-    """Those of one image would lie as far apart as places of caches that exclude each other."""
+    """Many are put in order by a kernel of their own."""
     for planes, moves in ((3, False), (5, True)):
         case = Case((1, planes, 9, 7), in_planes(conv2d(weight(3, 3, planes, LANES), padding=1)), [5])
         assert ("permute_dims" in str(check(case)["main"])) is moves

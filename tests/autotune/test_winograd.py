@@ -77,7 +77,9 @@ FORMS = [
     Form(LARGE, LARGE), Form(SMALL, SMALL), Form(SMALL, LARGE),
     Form(FIVE, FIVE), Form(NONE, FIVE), Form(LARGE, NONE),
 ]  # fmt: skip
-SHAPES = [((1, 16, 12, 12), 32, 1), ((2, 20, 23, 27), 64, 1), ((1, 24, 13, 14), 50, 0)]
+SHAPES = [
+    ((1, 16, 12, 12), 32, 1), ((2, 20, 23, 27), 40, 1), ((1, 24, 13, 14), 50, 0), ((2, 20, 23, 27), 64, 1)
+]  # fmt: skip
 PAIRS = list(itertools.product(enumerate(FORMS), enumerate(SHAPES)))
 
 
