@@ -19,6 +19,7 @@ from autotune.frontends.graph import Model
 from search.compiler import written_out
 from search.spaces.tir import module_of
 from search.spaces.trace import apply_trace
+from search.stack import PIPELINE
 
 
 def compile_model(model: Model, traces: Mapping[str, str], target: Target) -> Any:
@@ -42,7 +43,7 @@ def compile_model(model: Model, traces: Mapping[str, str], target: Target) -> An
             *pipeline.finalize_passes(target),
         ]
     )
-    return relax.build(tvm.IRModule(functions), target, relax_pipeline=lowering)
+    return relax.build(tvm.IRModule(functions), target, relax_pipeline=lowering, tir_pipeline=PIPELINE)
 
 
 def _schedule(workload: Any, traces: Mapping[str, str]) -> Any:

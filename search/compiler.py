@@ -23,6 +23,7 @@ from tvm.target import Target
 from tvm.tirx.build import split_host_device_mods
 
 from search import ahead, amx, edges, halves, marks
+from search.stack import PIPELINE
 
 _PARALLELIZE = ParallelizeVectorizeUnroll(
     max_jobs_per_core=16, max_vectorize_extent=64, unroll_max_steps=[0, 16, 64], unroll_explicit=True
@@ -88,11 +89,11 @@ def written_out(module: tvm.IRModule) -> tvm.IRModule:
 def compile_kernel(module: tvm.IRModule, target: Target) -> Any:
     """Compiles a module's ``main`` into memory for whoever knows to pass the right arguments.
 
-    As ``tvm.tirx.build`` does, but without the checks of the arguments with their error texts: they are half
-    of the code of a small kernel, and a third of what compiling it costs.
+    As ``tvm.tirx.build`` does with our ``PIPELINE``, but without the checks of the arguments with their
+    error texts: they are half of the code of a small kernel, and a third of what compiling it costs.
     """
     host = target.with_host(target)
-    lower, finalize, _ = tirx.get_default_tir_pipeline(target)
+    lower, finalize, _ = tirx.get_tir_pipeline(PIPELINE)
     lowered, _ = split_host_device_mods(lower(tirx.transform.BindTarget(host)(written_out(module))))
     bare = tirx.transform.SkipAssert()(finalize()(lowered))
     library = tvm.get_global_func(f"target.build.{target.kind.name}")(bare, target)

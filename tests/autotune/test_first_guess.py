@@ -48,3 +48,11 @@ def test_fewer_than_no_trials_are_refused() -> None:
     module, inputs = tiny()
     with pytest.raises(BadInput, match="--trials -1: expected 0"):
         autotune.tune(module, inputs, trials=-1)
+
+
+def test_tiles_of_an_artifact_ask_nobody_for_memory(tmp_path: Path) -> None:
+    module, inputs = torch.nn.Linear(64, 128), (torch.randn(48, 64),)
+    autotune.tune(module, inputs, trials=0, db=str(tmp_path / "db"), out=tmp_path / "out")
+    (library,) = (tmp_path / "out").glob("*.so")
+    assert b"TVMBackendParallelLaunch" in library.read_bytes()
+    assert b"TVMBackendAllocWorkspace" not in library.read_bytes()
