@@ -41,8 +41,7 @@ SHARES = (1, 2, 4, 8)
 
 _UNROLL = 2
 _TRANSFORM = 7.0  # half cycles for each place of a tile, and vector of inputs
-_CROSSING = 1.2  # times as long, if not more, where stages read what other cores wrote
-_FAR_BYTES = 1 << 20  # of weights: so many lie beyond a core's own caches; to read them again costs as much
+_CROSSING = 1.5  # times as long, by the minute from 1 to 2, where stages read what other cores wrote
 _PAGE, _APART = 4096, 320  # bytes: what lies a whole page apart has to share a place in the caches
 
 
@@ -66,7 +65,6 @@ class WinogradSpace(TemplateSpace):
         self._places = extents[0] * extents[1]
         self._weights = contraction.argument_of(schedule.mod, product.reads)
         self._fetches = ahead.pays(self._images * self._down * self._across)
-        self._weight_bytes = workload.args[self._weights].bytes if self._weights is not None else 0
         self._itemsize = np.dtype(workload.args[-1].dtype).itemsize
         self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
         self._lanes = lanes = int(np.gcd(self._outputs, vectors.lanes))
@@ -107,10 +105,8 @@ class WinogradSpace(TemplateSpace):
         cycles = self._vectors.cycles(n, y * x) + _TRANSFORM * shares / self._outputs
         if rows == 0:
             return cycles * self._vectors.spread([self._places])[1] * _CROSSING, 0, 0, -n * y * x
-        parts = self._parts(rows, shares)
-        _, imbalance = self._vectors.spread([parts])
-        far = self._weight_bytes > _FAR_BYTES and parts > self._vectors.threads
-        return cycles * imbalance * (_CROSSING if far else 1.0), rows, shares, -n * y * x
+        _, imbalance = self._vectors.spread([self._parts(rows, shares)])
+        return cycles * imbalance, rows, shares, -n * y * x
 
     def _apply(  # type: ignore[override]
         self, s: Schedule, n: int, y: int, x: int, rows: int, shares: int
