@@ -42,6 +42,8 @@ SHARES = (1, 2, 4, 8)
 _UNROLL = 2
 _TRANSFORM = 7.0  # half cycles for each place of a tile, and vector of inputs
 _CROSSING = 1.5  # times as long, by the minute from 1 to 2, where stages read what other cores wrote
+_FAR_BYTES = 1 << 23  # of weights: so many come from memory, and to read them again for each part takes long
+_AGAIN = 1.2  # times as long
 _PAGE, _APART = 4096, 320  # bytes: what lies a whole page apart has to share a place in the caches
 
 
@@ -65,6 +67,7 @@ class WinogradSpace(TemplateSpace):
         self._places = extents[0] * extents[1]
         self._weights = contraction.argument_of(schedule.mod, product.reads)
         self._fetches = ahead.pays(self._images * self._down * self._across)
+        self._weight_bytes = workload.args[self._weights].bytes if self._weights is not None else 0
         self._itemsize = np.dtype(workload.args[-1].dtype).itemsize
         self._vectors = vectors = Vectors.of(target, workload.args[-1].dtype)
         self._lanes = lanes = int(np.gcd(self._outputs, vectors.lanes))
@@ -105,8 +108,10 @@ class WinogradSpace(TemplateSpace):
         cycles = self._vectors.cycles(n, y * x) + _TRANSFORM * shares / self._outputs
         if rows == 0:
             return cycles * self._vectors.spread([self._places])[1] * _CROSSING, 0, 0, -n * y * x
-        _, imbalance = self._vectors.spread([self._parts(rows, shares)])
-        return cycles * imbalance, rows, shares, -n * y * x
+        parts = self._parts(rows, shares)
+        _, imbalance = self._vectors.spread([parts])
+        far = self._weight_bytes > _FAR_BYTES and parts > self._vectors.threads
+        return cycles * imbalance * (_AGAIN if far else 1.0), rows, shares, -n * y * x
 
     def _apply(  # type: ignore[override]
         self, s: Schedule, n: int, y: int, x: int, rows: int, shares: int
