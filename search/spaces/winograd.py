@@ -42,7 +42,7 @@ SHARES = (1, 2, 4, 8)
 _UNROLL = 2
 _TRANSFORM = 7.0  # half cycles for each place of a tile, and vector of inputs
 _CROSSING = 1.5  # times as long, by the minute from 1 to 2, where stages read what other cores wrote
-_FAR_BYTES = 1 << 23  # of weights: so many come from memory, and to read them again for each part takes long
+_FAR_BYTES = 1 << 22  # of weights: in a model so many come from memory, for each part anew
 _AGAIN = 1.2  # times as long
 _PAGE, _APART = 4096, 320  # bytes: what lies a whole page apart has to share a place in the caches
 
