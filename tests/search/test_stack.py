@@ -5,8 +5,6 @@ import operators as op
 import pytest
 import tvm
 from operators import Tail, scheduled
-from tvm import tirx
-from tvm.tirx.build import split_host_device_mods
 
 from autotune.target import host_target
 from search.compiler import compile_kernel
@@ -36,12 +34,9 @@ TILED = {
 }
 
 
-def finished(module: tvm.IRModule, pipeline: str = PIPELINE) -> str:
+def compiled(module: tvm.IRModule, pipeline: str = PIPELINE) -> str:
     """The text of what LLVM is given."""
-    lower, finalize, _ = tirx.get_tir_pipeline(pipeline)
-    bound = tirx.transform.BindTarget(TARGET.with_host(TARGET))(module)
-    host, _ = split_host_device_mods(lower(bound))
-    return str(finalize()(host).script())
+    return str(tvm.tirx.build(module, TARGET, pipeline).inspect_source("ll"))
 
 
 @pytest.mark.parametrize("name", TILED)
@@ -50,15 +45,15 @@ def test_a_tile_asks_nobody_for_memory(name: str) -> None:
     space = kind(kernel.workload, TARGET)
     for draft in list(enumerate_drafts(space))[:20]:
         module = scheduled(space, draft)
-        assert "AllocWorkspace" in finished(module, "default")
-        assert "AllocWorkspace" not in finished(module)
+        assert "AllocWorkspace" in compiled(module, "default")
+        assert "AllocWorkspace" not in compiled(module)
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
 @pytest.mark.parametrize(("elements", "asks"), [(16, False), (1024, False), (1025, True), (100_000, True)])
 def test_large_buffers_do_not_live_on_the_stack(elements: int, asks: bool, scope: str) -> None:
     module = tvm.IRModule({"main": tvm.script.from_source(STAGED.format(n=elements, scope=scope))})
-    assert ("AllocWorkspace" in finished(module)) == asks
+    assert ("AllocWorkspace" in compiled(module)) == asks
     x = np.arange(8 * elements, dtype="float32").reshape(8, elements)
     y = tvm.runtime.tensor(np.zeros_like(x))
     compile_kernel(module, TARGET)(tvm.runtime.tensor(x), y)
