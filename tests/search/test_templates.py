@@ -339,6 +339,25 @@ def test_only_windows_of_single_channels_are_depthwise(name: str) -> None:
         DepthwiseSpace(CONTRACTIONS[name].workload, HERE)
 
 
+@pytest.mark.parametrize("height", [2, 3, 7, 14])
+def test_cores_share_out_places_of_images_before_channels(height: int) -> None:
+    space = DepthwiseSpace(op.depthwise(height, 14, 64).workload, HERE)
+    drafts = [space.configuration(d) for d in enumerate_drafts(space)]
+    before = [height // c["y"] * (14 // c["x"] if c["order"] == "channels" else 1) for c in drafts]
+    assert min(before) >= 2
+    assert {c["order"] for c in drafts} == {"columns", "channels"}
+
+
+def test_a_tall_tile_of_a_depthwise_convolution_moves_on_by_columns_only_with_strides() -> None:
+    def guess(stride: int) -> dict[str, Any]:
+        space = DepthwiseSpace(op.depthwise(28 * stride, 28 * stride, 64, stride=stride).workload, HERE)
+        return space.configuration(space.first())
+
+    assert guess(1)["order"] == "channels" or guess(1)["y"] == 1
+    assert guess(2)["order"] == "columns"
+    assert guess(2)["y"] > 1
+
+
 @pytest.mark.parametrize(
     ("target", "lanes", "registers"), [("neon", 4, 32), ("avx2", 8, 16), ("avx512", 16, 32)]
 )
