@@ -25,6 +25,7 @@ SPACE_NAME = "depthwise/1"
 
 VECTORS = (1, 2, 3, 4)
 UNDER_WAY = 8  # additions: two a cycle, and one takes four
+CROWDED = 0.55  # of the registers: with more sums, LLVM moves some to memory and back
 LONGEST = 1024  # products written out: more do not fit where the processor keeps decoded instructions
 
 
@@ -63,18 +64,21 @@ class DepthwiseSpace(TiledSpace):
         """Loads for each vector of sums, then what decides between equals.
 
         Of tiles with more sums than are needed to keep the adders busy, what they share is not kept in
-        registers. Between equals: a tall tile that moves on by a column took up to twice as long as one that
-        moves on by channels (28x28x192 on one core: 50 and 32 us); with strides it is the fastest.
+        registers: each sum loads its own, and of many more twice (19 columns of 19x19x512: 55 us, one 39;
+        17 of 17x17x240: 9, one 14). Between equals: a tall tile that moves on by a column took up to
+        twice as long as one that moves on by channels (28x28x192 on one core: 50 and 32 us); with strides it
+        is the fastest.
         """
         images, height, width, channels = self._sum.spatial
         down, across, *_ = (*self._sum.reduced, 1)
-        loads = (y - 1 + down) * (x - 1 + across) + self._window
+        sums = n * y * x
+        inputs = y * x * self._window if sums > UNDER_WAY else (y - 1 + down) * (x - 1 + across)
+        crowded = sums > CROWDED * self._vectors.registers
         tiles = [images, height // y, channels // (n * self._lanes), width // x]
         _, imbalance = self._vectors.spread(tiles)
         strided = self._sum.stride != 1
         return (
-            n * y * x > UNDER_WAY,
-            loads / (y * x) * imbalance,
+            (inputs + self._window) / (y * x) * imbalance * (2 if crowded else 1),
             n,
             order == "columns" and y > 1 and not strided,
             x if strided else -x,
