@@ -72,6 +72,7 @@ def main() -> None:
     console = Console()
     console.width = max(console.width, WIDTH)
     found: list[KernelEntry] = []
+    missed: list[str] = []
     options.out.mkdir(parents=True, exist_ok=True)
     for model in options.models.split(","):
         if options.trials:
@@ -79,11 +80,13 @@ def main() -> None:
         with console.status(model) as status:
             asked = bench_kernels(model, None, None, options.db, usable_cores(), options.rounds)
             for left, kernel in asked:
-                if kernel:
+                if isinstance(kernel, str):
+                    missed.append(f"{model}, {kernel}")
+                else:
                     found.append(kernel)
                 status.update(f"{model}: {left} layers left")
                 (options.out / "vendor.json").write_text(json.dumps([asdict(k) for k in found]))
-    print_kernels(found, console)
+    print_kernels(found, missed, console)
     console.print(f"{sum(k.ratio < CLOSE for k in found)} below {CLOSE}", highlight=False)
 
 

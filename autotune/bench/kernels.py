@@ -71,7 +71,7 @@ def bench_kernels(
     db: str | None,
     threads: int,
     rounds: int,
-) -> Generator[tuple[int, KernelEntry | None]]:
+) -> Generator[tuple[int, KernelEntry | str]]:
     """Compares the layers of a model.
 
     Args:
@@ -80,7 +80,7 @@ def bench_kernels(
         rounds: Pairs of samples of each layer.
 
     Yields:
-        How many layers are left, and what was found of one; None where we have no kernel for it.
+        How many layers are left, and what was found of one, or which could not be compared and why.
 
     Raises:
         KernelsFailed: The database or the model cannot be used, or the process ended early.
@@ -108,7 +108,8 @@ def bench_kernels(
                 said = json.loads(line)
                 if "error" in said:
                     raise KernelsFailed(said["error"])
-                yield said["left"], KernelEntry(**said["found"]) if said["found"] else None
+                found = said["found"]
+                yield said["left"], found if isinstance(found, str) else KernelEntry(**found)
             code = process.wait()
         finally:
             process.kill()
@@ -261,7 +262,7 @@ def compare(layer: Layer, count: int, tuned: Tuned, rounds: int, cpus: tuple[int
 
 def compare_all(
     source: SourceModel, session: Session | None, threads: int, rounds: int
-) -> Iterator[tuple[int, KernelEntry | None]]:
+) -> Iterator[tuple[int, KernelEntry | str]]:
     """As ``bench_kernels``, in this process, which must have made no threads yet."""
     cpus = tuple(usable_cpus()[:threads])
     torch.set_num_threads(threads)
@@ -272,9 +273,11 @@ def compare_all(
     layers = layers_of(source)
     with torch.inference_mode():
         for number, (layer, count) in enumerate(layers.items(), start=1):
-            found = None
-            with suppress(UnsupportedWorkload):
+            found: KernelEntry | str
+            try:
                 found = compare(layer, count, tuned, rounds, cpus)
+            except UnsupportedWorkload as error:
+                found = f"{layer}: {error}"
             yield len(layers) - number, found
 
 
@@ -298,7 +301,8 @@ def main() -> None:
         with _known(asked["db"], asked["threads"]) as session:
             source = load_model(asked["model"], shapes, asked["batch"])
             for left, found in compare_all(source, session, asked["threads"], asked["rounds"]):
-                print(json.dumps({"left": left, "found": found and asdict(found)}), file=answers, flush=True)
+                said = found if isinstance(found, str) else asdict(found)
+                print(json.dumps({"left": left, "found": said}), file=answers, flush=True)
     except AutotuneError as error:
         print(json.dumps({"error": str(error)}), file=answers, flush=True)
     except KeyboardInterrupt:

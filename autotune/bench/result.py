@@ -109,6 +109,7 @@ class BenchResult:
         elapsed_s: Of the rounds.
         foreign_load: Share of all CPUs' time that other programs used just before or after the rounds.
         kernels: Of layers, where they were compared as well.
+        not_compared: Layers that could not be, and why.
     """
 
     model: str
@@ -121,6 +122,7 @@ class BenchResult:
     foreign_load: float
     entries: tuple[Entry, ...]
     kernels: tuple[KernelEntry, ...] = ()
+    not_compared: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """All of it, samples included, as one JSON object."""

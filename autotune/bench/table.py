@@ -31,15 +31,21 @@ def print_bench(result: BenchResult, console: Console) -> None:
     for entry in result.entries:
         if line := _remark(entry, result.rounds):
             console.print(f"  {escape(entry.name)}: {line}")
-    if result.kernels:
-        print_kernels(result.kernels, console)
+    print_kernels(result.kernels, result.not_compared, console)
     if result.foreign_load > _QUIET:
         console.print(f"[yellow]{_BUSY.format(share=result.foreign_load)}[/]", highlight=False)
     console.print(_NOTE.format(reference=result.reference), style="dim", highlight=False)
 
 
-def print_kernels(kernels: Sequence[KernelEntry], console: Console) -> None:
-    """Prints a table of layers, then what the vendors' kernels would bring."""
+def print_kernels(kernels: Sequence[KernelEntry], not_compared: Sequence[str], console: Console) -> None:
+    """Prints a table of layers, what the vendors' kernels would bring, and what could not be compared."""
+    if kernels:
+        _print_kernels(kernels, console)
+    for layer in not_compared:
+        console.print(f"not compared: {escape(layer)}", highlight=False)
+
+
+def _print_kernels(kernels: Sequence[KernelEntry], console: Console) -> None:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="bold", title="kernels")
     for column in ("layer", "", "ours", "GFLOP/s", "vendor", "GFLOP/s", "theirs/ours"):
         table.add_column(column, justify="right" if column in ("GFLOP/s", "theirs/ours") else "left")

@@ -46,12 +46,17 @@ class Sample(NamedTuple):
     Attributes:
         waited_s: How long its threads waited for cores in all, nearly none if it can be.
         call_s: What a call took for next to no work.
-        net_s: What one took for the layer, less that.
+        net_s: What one took for the layer, less that; not above 0 where something held up the others.
     """
 
     waited_s: float
     call_s: float
     net_s: float
+
+    @property
+    def spoilt(self) -> bool:
+        """Whether it says little about the layer."""
+        return self.waited_s > QUIET_S or self.net_s <= 0
 
 
 class Side(NamedTuple):
@@ -77,13 +82,13 @@ class Side(NamedTuple):
             self.run()
             calls += 1
         taken: list[Sample] = []
-        while len(taken) < TRIES and (not taken or min(taken).waited_s > QUIET_S):
+        while not taken or (taken[-1].spoilt and len(taken) < TRIES):
             before = waited_s()
             mean_s = seconds(self.run, math.ceil(calls * SAMPLE_S / WARM_S))
             call_s = seconds(self.idle, IDLE_CALLS)
             taken.append(Sample(waited_s() - before, call_s, mean_s - call_s))
         os.sched_setaffinity(0, self.cpus)  # threads that are made from here on inherit it
-        return min(taken)
+        return min(taken, key=lambda s: (s.net_s <= 0, s.waited_s))
 
     def output(self) -> Array:
         """Its positive values in order, which no layout changes."""

@@ -65,18 +65,23 @@ def bench(
         )  # fmt: skip
         if kernels:
             from autotune.bench.kernels import KernelsFailed, bench_kernels
+            from autotune.bench.result import KernelEntry
 
-            found = []
+            found: list[KernelEntry] = []
+            missed: list[str] = []
             asked = bench_kernels(model, parse_shapes(input), check_batch(batch), db, threads, rounds)
             status.update("comparing kernels")
             try:
                 with closing(asked):
                     for left, kernel in asked:
-                        found += [kernel] if kernel else []
+                        if isinstance(kernel, str):
+                            missed.append(kernel)
+                        else:
+                            found.append(kernel)
                         status.update(f"comparing kernels: {len(found)} done, {left} left")
             except KernelsFailed as error:  # the rounds are done: what they showed is kept
                 failed = error
-            result = replace(result, kernels=tuple(found))
+            result = replace(result, kernels=tuple(found), not_compared=tuple(missed))
     if json:
         typer.echo(result.to_json())
     else:

@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from autotune.bench.rounds import Limits
 from autotune.bench.run import bench, bench_model
 from autotune.bench.table import print_bench
 from autotune.errors import ArtifactError, BadInput
+from autotune.hardware import usable_cpus
 from autotune.measure.statistics import Verdict
 from db.migrate import create
 from search.problem import TensorSpec
@@ -229,11 +231,13 @@ def test_kernels_say_what_the_vendors_would_bring(result: BenchResult) -> None:
     """Only what is faster beyond doubt, as often as the model has it."""
     assert [k.would_save_s for k in KERNELS] == pytest.approx([2e-4, 0.0])
     out = io.StringIO()
-    print_bench(replace(result, kernels=KERNELS), Console(file=out, width=80))
+    missed = ("7x7x64 1x1 to 3: 2 kernels",)
+    print_bench(replace(result, kernels=KERNELS, not_compared=missed), Console(file=out, width=80))
     assert max(map(len, out.getvalue().splitlines())) <= 80
     said = " ".join(out.getvalue().split())
     assert "2 layers: theirs/ours 0.79 (geometric mean), 0.70 at worst." in said
     assert "A vendor's kernel is faster for 1: they would save 0.20 ms a run." in said
+    assert "not compared: 7x7x64 1x1 to 3: 2 kernels" in said
 
 
 def test_each_layer_is_compared_with_the_vendors(tmp_path: Path) -> None:
@@ -243,10 +247,25 @@ def test_each_layer_is_compared_with_the_vendors(tmp_path: Path) -> None:
     torch.export.save(program, tmp_path / "two.pt2")
     db = str(tmp_path / "empty.db")
     create(db)
-    (one, kernel), (none, _) = bench_kernels(str(tmp_path / "two.pt2"), None, None, db, 1, 3)
-    assert (one, none) == (1, 0) and kernel
+    (one, kernel), (none, last) = bench_kernels(str(tmp_path / "two.pt2"), None, None, db, 1, 3)
+    assert (one, none) == (1, 0) and isinstance(kernel, KernelEntry)
+    assert last.startswith("64x64x64 1x1 to 1: ") if isinstance(last, str) else last.count == 1
     assert (kernel.layer, kernel.count, kernel.ours) == ("64x64x3 3x3 to 64", 1, "guess")
     assert kernel.ratio_low <= kernel.ratio <= kernel.ratio_high and kernel.vendor
+
+
+def test_a_sample_whose_call_for_no_work_was_held_up_is_taken_again() -> None:
+    vendors = pytest.importorskip("autotune.bench.vendors")
+    held_up = iter(range(vendors.IDLE_CALLS))
+    cpus = usable_cpus()[:1]
+    side = vendors.Side(
+        "ours",
+        lambda: time.sleep(1e-4),
+        cpus,
+        cpus,
+        lambda: time.sleep(1e-3 if next(held_up, None) is not None else 0),
+    )
+    assert side.sample().net_s > 0
 
 
 def test_what_stops_the_comparison_of_kernels_is_said(exported: str, tmp_path: Path) -> None:

@@ -358,6 +358,12 @@ def test_a_tall_tile_of_a_depthwise_convolution_moves_on_by_columns_only_with_st
     assert guess(2)["y"] > 1
 
 
+@pytest.mark.parametrize(("extent", "columns"), [(11, 11), (13, 13), (17, 17), (19, 1)])
+def test_a_line_of_a_prime_number_of_columns_is_one_tile_if_its_sums_fit(extent: int, columns: int) -> None:
+    space = DepthwiseSpace(op.depthwise(extent, extent, 64).workload, elsewhere("avx512"))
+    assert space.configuration(space.first())["x"] == columns
+
+
 @pytest.mark.parametrize(
     ("target", "lanes", "registers"), [("neon", 4, 32), ("avx2", 8, 16), ("avx512", 16, 32)]
 )
