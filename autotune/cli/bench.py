@@ -65,10 +65,8 @@ def bench(
         )  # fmt: skip
         if kernels:
             from autotune.bench.kernels import KernelsFailed, bench_kernels
-            from autotune.bench.result import KernelEntry
 
-            found: list[KernelEntry] = []
-            missed: list[str] = []
+            found, missed = [], []
             asked = bench_kernels(model, parse_shapes(input), check_batch(batch), db, threads, rounds)
             status.update("comparing kernels")
             try:
