@@ -89,7 +89,7 @@ class DepthwiseSpace(TiledSpace):
         """How many parts of images there are to share out, each of all channels.
 
         Cores that share out the channels of each place fetch ahead across the border, line by line, what the
-        other is about to write: two to three times as long where they have no cache in common.
+        other is about to write: two to three times as long in minutes in which that trip is slow.
         """
         images, height, width, _ = self._sum.spatial
         return images * (height // y) * (width // x if order == "channels" else 1)
