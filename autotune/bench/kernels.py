@@ -8,6 +8,7 @@ Linux only, which tells how long threads waited for cores.
 """
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -182,12 +183,13 @@ def ours(layer: Layer, numbers: Numbers, tuned: Tuned, cpus: Sequence[int]) -> S
     (call,) = (c for c in calls if model.functions[c.args[0].name_hint] == workload.hash)
     given = dict(zip(model.module["main"].params, (numbers.x, numbers.w), strict=False))
     values = [given.get(a, numbers.last) if constant(a) is None else constant(a) for a in call.args[1].fields]
-    tensors = [tvm.runtime.tensor(v) for v in values]
-    tensors.append(tvm.runtime.empty(workload.args[-1].shape, "float32"))
+    shapes = [spec.shape for spec in workload.args]
+    if any(value.size != math.prod(shape) for value, shape in zip(values, shapes, strict=False)):
+        raise UnsupportedWorkload("another kernel fills up its inputs")
+    # The places of an image may be rows of a product, which in a model is a reshape.
+    tensors = [tvm.runtime.tensor(v.reshape(s)) for v, s in zip(values, shapes, strict=False)]
+    tensors.append(tvm.runtime.empty(shapes[-1], "float32"))
     output = np.from_dlpack(tensors[-1])
-
-    if any(tuple(t.shape) != s.shape for t, s in zip(tensors, workload.args, strict=True)):
-        raise UnsupportedWorkload("its inputs are prepared by another kernel")  # and nothing would check them
 
     def run() -> Array:
         kernel(*tensors)

@@ -254,6 +254,17 @@ def test_each_layer_is_compared_with_the_vendors(tmp_path: Path) -> None:
     assert kernel.ratio_low <= kernel.ratio <= kernel.ratio_high and kernel.vendor
 
 
+def test_a_layer_whose_image_is_rows_of_a_product_is_compared(tmp_path: Path) -> None:
+    """13x13 places make poor tiles of an image, and good ones of 169 rows."""
+    torch = pytest.importorskip("torch")
+    program = torch.export.export(torch.nn.Conv2d(256, 48, 1).eval(), (torch.zeros(1, 256, 13, 13),))
+    torch.export.save(program, tmp_path / "rows.pt2")
+    db = str(tmp_path / "empty.db")
+    create(db)
+    ((_, kernel),) = bench_kernels(str(tmp_path / "rows.pt2"), None, None, db, 1, 3)
+    assert isinstance(kernel, KernelEntry) and kernel.layer == "13x13x256 1x1 to 48"
+
+
 def test_a_sample_whose_call_for_no_work_was_held_up_is_taken_again() -> None:
     vendors = pytest.importorskip("autotune.bench.vendors")
     held_up = iter(range(vendors.IDLE_CALLS))
