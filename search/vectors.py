@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tvm.target import Target
 from tvm.target.codegen import llvm_get_vector_width, target_has_features
@@ -12,6 +12,7 @@ from search import ahead, amx, dots
 BALANCED = 1.05
 _LOAD = 1.08  # half cycles; tiles of one vector, which load as much as they add, show it
 _LOAD_OF_WEIGHTS = 2.5  # from the second level of caches, which tiles of few rows wait for
+_NARROW_UNITS = {"cannonlake", "icelake-client", "rocketlake", "tigerlake", "znver4"}
 _FEW = 4  # rows: whatever their number, weights are what takes the time
 
 
@@ -25,6 +26,7 @@ class Vectors:
         threads: Cores.
         dots: It adds the products of four bytes to each lane with one instruction (VNNI).
         tiles: It has a unit that does so for whole tiles (AMX).
+        narrow: Two vectors of half the width take no longer than a whole one.
     """
 
     lanes: int
@@ -32,6 +34,7 @@ class Vectors:
     threads: int
     dots: bool = False
     tiles: bool = False
+    narrow: bool = False
 
     @classmethod
     def of(cls, target: Target, dtype: str) -> "Vectors":
@@ -40,7 +43,13 @@ class Vectors:
             bits, registers = 256 if target_has_features("avx", target) else 128, 16
         lanes = max(1, bits // int("".join(c for c in dtype if c.isdigit()) or 32))
         bytes_ = dots.has(target, lanes), amx.has(target, lanes)
-        return cls(lanes, registers, int(target.attrs.get("num-cores", 1)), *bytes_)
+        narrow = bits == 512 and str(target.attrs.get("mcpu", "")) in _NARROW_UNITS
+        return cls(lanes, registers, int(target.attrs.get("num-cores", 1)), *bytes_, narrow)
+
+    @property
+    def widths(self) -> tuple["Vectors", ...]:
+        """These, and those of half the width where they compute as much in as long."""
+        return (self, replace(self, lanes=self.lanes // 2, narrow=False)) if self.narrow else (self,)
 
     def needed(self, vectors: int, rows: int) -> int:
         """Registers for a tile of so many vectors by rows: its sums, weights, and an input."""

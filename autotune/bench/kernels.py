@@ -182,7 +182,8 @@ def ours(layer: Layer, numbers: Numbers, tuned: Tuned, cpus: Sequence[int]) -> S
     calls = calls_in(model.module["main"], "relax.call_tir")
     (call,) = (c for c in calls if model.functions[c.args[0].name_hint] == workload.hash)
     given = dict(zip(model.module["main"].params, (numbers.x, numbers.w), strict=False))
-    values = [given.get(a, numbers.last) if constant(a) is None else constant(a) for a in call.args[1].fields]
+    known = ((a, constant(a)) for a in call.args[1].fields)
+    values = [given.get(a, numbers.last) if value is None else value for a, value in known]
     shapes = [spec.shape for spec in workload.args]
     if any(value.size != math.prod(shape) for value, shape in zip(values, shapes, strict=False)):
         raise UnsupportedWorkload("another kernel fills up its inputs")

@@ -80,6 +80,7 @@ class Contraction:
         side_by_side: Columns are no axis of the input: their inputs, and a sum's terms, lie along the same.
         channelwise: The sum is over a window, and every channel is computed from one of the input.
         grouped: Which channels of the input are read depends on the channel of the output.
+        packed: Channels of a block of weights; 0 where they are in no blocks.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Contraction:
     side_by_side: bool
     channelwise: bool
     grouped: bool
+    packed: int
 
     @property
     def terms(self) -> tuple[int, ...]:
@@ -154,6 +156,7 @@ def analyse(module: tvm.IRModule) -> Contraction:
         side_by_side=side_by_side,
         channelwise=all(channel.same_as(spatial[-1]) for channel in read),
         grouped=any(spatial[-1] in undefined_vars(channel) for channel in read),
+        packed=max((_block_of(r, spatial[-1]) for r in shared), default=0),
     )
 
 
@@ -214,6 +217,13 @@ def _stride(regions: Sequence[Any], column: Any) -> tuple[int | None, bool]:
     side_by_side = column in undefined_vars(inner)
     factors = detect_linear_equation(inner if side_by_side else rows, [column])
     return (int(factors[0]) if factors and isinstance(factors[0], tirx.IntImm) else None), side_by_side
+
+
+def _block_of(region: Any, channel: Any) -> int:
+    """How many channels lie in a block of a buffer; 0 where they are in no blocks, or in one."""
+    places = (axis.min for axis in region.region)
+    blocks = (p for p in places if isinstance(p, tirx.FloorMod) and p.a.same_as(channel))
+    return next((int(p.b) for p in blocks), 0)
 
 
 def _filled_share(module: tvm.IRModule, block: Any, producers: Sequence[Any]) -> float:
@@ -279,7 +289,7 @@ class TiledSpace(TemplateSpace):
             UnsupportedWorkload: Too few for vectors to pay.
         """
         channels, lanes = self._sum.spatial[-1], self._vectors.lanes
-        found = math.gcd(channels, lanes)
+        found = math.gcd(channels, lanes, self._sum.packed)
         if found < min(4, lanes):
             raise UnsupportedWorkload(f"{channels} channels are no whole number of vectors")
         return found

@@ -14,20 +14,30 @@ from kernels import TARGET
 from numpy.typing import NDArray
 from running import outputs_of
 from tvm import relax
+from tvm.target import Target
 
 from autotune.frontends.fold import constant
 from autotune.frontends.graph import lower
 from autotune.frontends.model import ModelInput, SourceModel
 from autotune.frontends.packing import pack_weights
 from autotune.measure.check import make_input, relative_error, tolerance
+from autotune.target import host_target
+from search import vectors
 from search.problem import TensorSpec
 from search.spaces import SPACES, first_guess
 from search.spaces.contraction import SPACE_NAME as CONTRACTION
+from search.spaces.winograd import SPACE_NAME as WINOGRAD
 from search.vectors import Vectors
 
 Array = NDArray[Any]
 Build = Callable[[relax.BlockBuilder, relax.Var], relax.Expr]
 LANES = Vectors.of(TARGET, "float32").lanes
+HERE = host_target(2)
+WIDE = Vectors.of(HERE, "float32").lanes
+ZEN4, XEON = (
+    Target({"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": cpu, "num-cores": 2})
+    for cpu in ("znver4", "skylake-avx512")
+)
 
 
 def weight(*shape: int, dtype: str = "float32") -> Array:
@@ -168,8 +178,8 @@ CASES = {
 }  # fmt: skip
 
 
-def run(module: tvm.IRModule, x: Array) -> Array:
-    machine = relax.VirtualMachine(relax.build(module, TARGET), tvm.cpu())
+def run(module: tvm.IRModule, x: Array, target: Target = TARGET) -> Array:
+    machine = relax.VirtualMachine(relax.build(module, target), tvm.cpu())
     return machine["main"](tvm.runtime.tensor(x)).numpy()  # type: ignore[no-any-return]
 
 
@@ -184,12 +194,12 @@ def constants(module: tvm.IRModule) -> list[Array]:
     return found
 
 
-def check(case: Case) -> tvm.IRModule:
+def check(case: Case, target: Target = TARGET) -> tvm.IRModule:
     """Compares a module with its packed form, which it returns."""
     module, rng = case.module(), np.random.default_rng(0)
-    packed = pack_weights(module, TARGET)
+    packed = pack_weights(module, target)
     x = make_input(TensorSpec(case.shape, case.dtype), "normal", rng)
-    expected, actual = run(module, x), run(packed, x)
+    expected, actual = run(module, x, target), run(packed, x, target)
     assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
     error = relative_error(actual.astype(np.float64), expected.astype(np.float64))
     assert error <= tolerance(case.dtype, case.reduction)
@@ -262,23 +272,23 @@ def products(draw: Any) -> Case:
     return Case((*shape, depth), matmul(w), [3], reduction=depth)
 
 
-def check_with_schedules(case: Case, seed: int) -> None:
+def check_with_schedules(case: Case, seed: int, target: Target = TARGET) -> None:
     """The whole way: packed, fused, and each kernel with its first guess, or with another draft."""
-    assert [c.ndim for c in constants(check(case))] == case.constants
-    model, rng = lower(case.source, TARGET), np.random.default_rng(seed)
+    assert [c.ndim for c in constants(check(case, target))] == case.constants
+    model, rng = lower(case.source, target), np.random.default_rng(seed)
     x = make_input(TensorSpec(case.shape, case.dtype), "normal", rng)
     (expected,) = case.source.reference([x])
-    first = {t.workload.hash: first_guess(t.workload, TARGET) for t in model.tasks}
-    assert any(guess and guess.space == CONTRACTION for guess in first.values())
+    first = {t.workload.hash: first_guess(t.workload, target) for t in model.tasks}
+    assert any(guess and guess.space in (CONTRACTION, WINOGRAD) for guess in first.values())
     drawn = {}
     for task in model.tasks:
         guess = first[task.workload.hash]
         assert guess is not None
-        space = SPACES[guess.space](task.workload, TARGET)
+        space = SPACES[guess.space](task.workload, target)
         drawn[guess.workload] = space.realize(space.sample(rng), rng)
     for chosen in (first, drawn):
         traces = {hash_: c.trace for hash_, c in chosen.items() if c}
-        (actual,) = outputs_of(model, traces, x)
+        (actual,) = outputs_of(model, traces, x, target=target)
         assert relative_error(actual, expected) <= tolerance(case.dtype, case.reduction)
 
 
@@ -293,3 +303,59 @@ def test_any_convolution_and_product_is_packed(case: Case, seed: int) -> None:
 @given(st.one_of(convolutions(), grouped(), products()), st.integers(0, 2**32))
 def test_many_convolutions_and_products_are_packed(case: Case, seed: int) -> None:
     check_with_schedules(case, seed)
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> int:
+    """This CPU taken for one that adds two vectors of half the width in the time of one, if it has AVX-512.
+
+    Returns:
+        Lanes of the narrowest.
+    """
+    monkeypatch.setattr(vectors, "_NARROW_UNITS", {str(HERE.attrs["mcpu"])})
+    return Vectors.of(HERE, "float32").widths[-1].lanes
+
+
+NARROW = {
+    "one vector": Case((1, 12, 12, 16), conv2d(weight(1, 1, 16, WIDE // 2)), [5]),
+    "three": Case((1, 12, 12, 16), conv2d(weight(1, 1, 16, WIDE + WIDE // 2)), [5]),
+    "not filled": Case((1, 12, 12, 16), conv2d(weight(3, 3, 16, WIDE + 3), 2, 1), [5]),
+    "of half a vector": Case(
+        (1, 9, 9, 4 * WIDE), conv2d(weight(3, 3, 8, 4 * WIDE), 2, groups=WIDE // 2), [5]
+    ),
+    "of less": Case((1, 7, 7, 2 * WIDE), conv2d(weight(3, 3, 2, 2 * WIDE), padding=1, groups=WIDE), [5]),
+    "Winograd": Case((1, 12, 12, 16), conv2d(weight(3, 3, 16, 24), padding=1), [5], reduction=144),
+    "not filled, Winograd": Case((1, 12, 9, 16), conv2d(weight(3, 3, 16, 21), padding=1), [5], reduction=144),
+    "product": Case((12, 9), matmul(weight(9, WIDE + WIDE // 2)), [3]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NARROW)
+def test_narrow_vectors_compute_what_whole_ones_do(name: str, narrow: int) -> None:
+    check_with_schedules(NARROW[name], 0, HERE)
+    ((packed),) = constants(pack_weights(NARROW[name].module(), HERE))
+    assert packed.shape[-1] == narrow
+
+
+def lanes_of(case: Case, target: Target) -> int:
+    (packed,) = constants(pack_weights(case.module(), target))
+    return packed.shape[-1]
+
+
+@pytest.mark.parametrize(
+    ("case", "zen4"),
+    [
+        (Case((1, 14, 14, 32), conv2d(weight(1, 1, 32, 24)), []), 8),
+        (Case((1, 14, 14, 32), conv2d(weight(1, 1, 32, 32)), []), 16),
+        (Case((1, 28, 28, 32), conv2d(weight(1, 1, 32, 176)), []), 16),  # 22 narrow ones, or 11
+        (Case((1, 14, 14, 128), conv2d(weight(3, 3, 4, 128), padding=1, groups=32), []), 8),
+        (Case((1, 14, 14, 128), conv2d(weight(3, 3, 16, 128), padding=1, groups=8), []), 16),
+        (Case((12, 9), matmul(weight(9, 24)), []), 8),
+        (Case((1, 9), matmul(weight(9, 24)), []), 16),  # waits for weights
+    ],
+)
+def test_narrow_vectors_are_for_lanes_that_would_be_empty_where_they_cost_nothing(
+    case: Case, zen4: int
+) -> None:
+    assert lanes_of(case, ZEN4) == zen4
+    assert lanes_of(case, XEON) == 16
