@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import Tensor, nn
 
+from autotune.errors import AutotuneError
 from benchmarks.models import bench, tune
 
 Activation = Callable[[], nn.Module]
@@ -533,7 +534,10 @@ def main() -> None:
     results: dict[str, Any] = {}
     for name in names:
         path = export(name, options.out)
-        results[path] = tune(path, options.minutes, options.out / name, console)
+        try:
+            results[path] = tune(path, options.minutes, options.out / name, console)
+        except AutotuneError as error:
+            console.print(f"[red]{name}[/]: {error}", highlight=False)
     bench(list(results), options.out, options.rounds, results, console, ["openvino", "onnxruntime"])
     (options.out / "zoo.json").write_text(json.dumps(results, indent=1))
 

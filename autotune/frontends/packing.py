@@ -4,7 +4,8 @@ A kernel computes a tile of output channels at a time. In the usual layouts it w
 channel, a few of them and then skip the others: many pages, few bytes of each, nothing that the processor's
 prefetcher understands. Packed as ``[channels / lanes, ..., lanes]`` a tile's weights are one stream. That is
 done here, when the model is compiled; it costs nothing at run time. ``lanes`` is the width of the target's
-vectors, so that every tile of whole vectors is made of whole blocks. Channels beyond the last whole block are
+vectors, or half of that where fewer lanes stay empty and it takes no longer, so that every tile of whole
+vectors is made of whole blocks. Channels beyond the last whole block are
 filled up with zeros, computed, and cropped; so are columns (of images) and rows (of matrices) where their
 number, such as 149 or 197, cannot be cut into tiles that make good use of what they load.
 """

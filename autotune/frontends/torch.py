@@ -130,11 +130,43 @@ def _fixed_shape(name: str, value: Any, given: tuple[int, ...] | None, batch: in
 def _import(program: torch.export.ExportedProgram, name: str) -> tvm.IRModule:
     with quiet():
         try:
-            return from_exported_program(program, keep_params_as_input=False, unwrap_unit_return_tuple=True)
+            return from_exported_program(
+                _counted_from_the_front(program.run_decompositions()),
+                keep_params_as_input=False,
+                unwrap_unit_return_tuple=True,
+                run_ep_decomposition=False,
+            )
         except Exception as error:
             text = f"{_operator(error)}: {last_line(error)}"
         gc.collect()  # what failed makes a remark when it goes
     raise UnsupportedModel(f"{name}: TVM cannot import {text}")
+
+
+def _counted_from_the_front(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """The program, its indices from the end (``x[:, -1]``) as ones from the front.
+
+    TVM takes them as they are, and would read in front of the tensor.
+    """
+    aten = torch.ops.aten
+    for node in list(program.graph.nodes):
+        if node.target == aten.select.int and node.args[2] < 0:
+            x, axis, index = node.args
+            node.update_arg(2, index + x.meta["val"].shape[axis])
+        elif node.target == aten.index.Tensor:
+            x, indices = node.args
+            sizes = x.meta["val"].shape
+            node.update_arg(1, [_within(i, n) for i, n in zip(indices, sizes, strict=False)])
+    return program
+
+
+def _within(index: torch.fx.Node | None, size: int) -> torch.fx.Node | None:
+    """Numbers below zero raised by a size; truth values as they are."""
+    if index is None or index.meta["val"].dtype == torch.bool:
+        return index
+    aten, call = torch.ops.aten, index.graph.call_function
+    with index.graph.inserting_before(index.next):
+        below, raised = call(aten.lt.Scalar, (index, 0)), call(aten.add.Tensor, (index, size))
+        return call(aten.where.self, (below, raised, index))
 
 
 def _operator(error: BaseException) -> str:

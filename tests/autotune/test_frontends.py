@@ -1,5 +1,6 @@
 """Import: what comes in computes what it computed before, or is refused in a line that helps."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,36 @@ def test_a_convolution_whose_output_is_needed_twice_is_not_folded_away() -> None
             return self.norm(x) * x
 
     assert run_untuned(load_module(Twice(), (torch.randn(1, 3, 5, 5),))) < 1e-5
+
+
+INDICES = torch.tensor([-1, 0, -2])
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda x: x[:, -1],
+        lambda x: x.select(-1, -3),
+        lambda x: x[:, [-1, 0, -2]],
+        lambda x: x[:, INDICES],
+        lambda x: x[INDICES % 2, INDICES],
+        lambda x: x[:, -2:],
+    ],
+)
+def test_what_is_counted_from_the_end_is_found(part: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    class Part(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return part(x) * 2
+
+    assert run_untuned(load_module(Part(), (torch.randn(2, 3, 4),))) < 1e-6
+
+
+def test_indices_that_are_computed_may_count_from_the_end() -> None:
+    class Taken(torch.nn.Module):
+        def forward(self, x: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+            return x[:, scores.argmax(0) - 2] * 2
+
+    assert run_untuned(load_module(Taken(), (torch.randn(2, 3, 4), torch.randn(3, 5)))) < 1e-6
 
 
 @pytest.mark.parametrize(
