@@ -29,6 +29,7 @@ from autotune.frontends.quantized.passes import prepare_bytes
 from autotune.frontends.reshapes import widen_products
 from autotune.frontends.transposed import to_convolutions
 from autotune.frontends.vectormath import vectorize_math
+from search.errors import last_line
 from search.problem import Task, digest
 from search.spaces.tir import workload_from_tir
 
@@ -99,7 +100,12 @@ def lower(source: SourceModel, target: Target) -> Model:
     module = to_channels_last(module, target)
     module = write_out_conversions(pack_weights(vectorize_math(module, target), target))
     with target:
-        module = fuse(relax.transform.LegalizeOps()(module))
+        try:
+            module = relax.transform.LegalizeOps()(module)
+        except Exception as error:  # TVM raises whatever its C++ side throws
+            said = f"{source.name}: TVM has no kernel for one of its operators: {last_line(error)}"
+            raise UnsupportedModel(said) from error
+        module = fuse(module)
     calls = _calls(module, source.name)
     tasks: dict[str, Task] = {}
     functions: dict[str, str] = {}

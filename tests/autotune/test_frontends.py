@@ -279,6 +279,18 @@ def test_the_operator_that_pytorch_s_importer_refuses_is_named(dtype: torch.dtyp
         load_module(module, inputs)
 
 
+def test_an_operator_that_tvm_cannot_compile_is_refused_in_a_line() -> None:
+    class Clamped(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.clamp(min=2)  # TVM makes an infinity of the end that is open, and then an integer of it
+
+    source = load_module(Clamped(), (torch.arange(4),), "clamped")
+    with pytest.raises(
+        UnsupportedModel, match=r"clamped: TVM has no kernel for one of its operators: .*infin"
+    ):
+        lower(source, TARGET)
+
+
 def test_more_than_memory_holds_is_not_tried(tmp_path: Path) -> None:
     module, inputs = tiny()
     batch = torch.export.Dim("batch", min=1)
