@@ -243,18 +243,19 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
         Args:
             rows: As of ``Vectors.filled``; so are ``others``.
         """
+        own = weight.shape[-1] // groups
 
         def cost(vectors: Vectors) -> tuple[int, float]:
-            joined, left = _merged(weight, groups, vectors.lanes)
-            own = -(-joined.shape[-1] // left // vectors.lanes)
-            sums = left * own * vectors.lanes * joined.shape[-2]
-            return sums, sums * vectors.price(rows, own if left == 1 else 1, others)
+            joined = _joined(groups, own, vectors.lanes)
+            blocks = -(-joined * own // vectors.lanes)
+            work = groups * blocks * vectors.lanes  # for each term of a group; joined, all have all terms
+            return work, work * vectors.price(rows, blocks if joined == groups else 1, others)
 
         whole, *narrow = self._vectors(weight).widths
         if not narrow or rows * others < _SHARED:
             return whole
-        (sums, time), (fewer, less) = cost(whole), cost(narrow[0])
-        return narrow[0] if fewer < sums and less < _NARROW_GAIN * time else whole
+        (work, time), (less, faster) = cost(whole), cost(narrow[0])
+        return narrow[0] if less < work and faster < _NARROW_GAIN * time else whole
 
     def _emit(self, function: Any, name: str, x: Any, packed: Any) -> Any:
         attributes = {"op_pattern": FUSABLE}
@@ -312,6 +313,11 @@ def _same_dtype(call: Any) -> bool:
     return static_shape(call.ty) is not None and str(call.ty.dtype) == str(call.args[1].ty.dtype)
 
 
+def _joined(groups: int, own: int, lanes: int) -> int:
+    """How many groups make whole vectors of their output channels; all, if no fewer do."""
+    return next((n for n in range(1, groups) if groups % n == 0 and n * own % lanes == 0), groups)
+
+
 def _merged(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
     """Weights of groups joined until their output channels are whole vectors, zero where groups differ.
 
@@ -323,7 +329,7 @@ def _merged(weight: Array, groups: int, lanes: int) -> tuple[Array, int]:
     """
     *window, terms, outputs = weight.shape
     own = outputs // groups
-    joined = next((n for n in range(1, groups) if groups % n == 0 and n * own % lanes == 0), groups)
+    joined = _joined(groups, own, lanes)
     wide = np.zeros((*window, joined, terms, groups // joined, joined, own), weight.dtype)
     narrow = weight.reshape(*window, terms, groups // joined, joined, own)
     for n in range(joined):
