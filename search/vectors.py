@@ -47,10 +47,11 @@ class Vectors:
         narrow = bits == 512 and str(target.attrs.get("mcpu", "")) in _NARROW_UNITS
         return cls(lanes, registers, int(target.attrs.get("num-cores", 1)), *bytes_, narrow)
 
-    @property
-    def widths(self) -> tuple["Vectors", ...]:
-        """These, and those of half the width where they compute as much in as long."""
-        return (self, replace(self, lanes=self.lanes // 2, narrow=False)) if self.narrow else (self,)
+    def widths(self, rows: int) -> tuple["Vectors", ...]:
+        """These, and those of half the width where they compute as much in as long for so many rows."""
+        if not self.narrow or rows < _FEW:
+            return (self,)
+        return self, replace(self, lanes=self.lanes // 2, narrow=False)
 
     def needed(self, vectors: int, rows: int) -> int:
         """Registers for a tile of so many vectors by rows: its sums, weights, and an input."""

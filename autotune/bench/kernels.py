@@ -184,12 +184,13 @@ def ours(layer: Layer, numbers: Numbers, tuned: Tuned, cpus: Sequence[int]) -> S
     given = dict(zip(model.module["main"].params, (numbers.x, numbers.w), strict=False))
     known = ((a, constant(a)) for a in call.args[1].fields)
     values = [given.get(a, numbers.last) if value is None else value for a, value in known]
-    shapes = [spec.shape for spec in workload.args]
-    if any(value.size != math.prod(shape) for value, shape in zip(values, shapes, strict=False)):
+    *shapes, result = (spec.shape for spec in workload.args)
+    inputs = list(zip(values, shapes, strict=True))
+    if any(value.size != math.prod(shape) for value, shape in inputs):
         raise UnsupportedWorkload("another kernel fills up its inputs")
     # The places of an image may be rows of a product, which in a model is a reshape.
-    tensors = [tvm.runtime.tensor(v.reshape(s)) for v, s in zip(values, shapes, strict=False)]
-    tensors.append(tvm.runtime.empty(shapes[-1], "float32"))
+    tensors = [tvm.runtime.tensor(value.reshape(shape)) for value, shape in inputs]
+    tensors.append(tvm.runtime.empty(result, "float32"))
     output = np.from_dlpack(tensors[-1])
 
     def run() -> Array:

@@ -5,9 +5,9 @@ channel, a few of them and then skip the others: many pages, few bytes of each, 
 prefetcher understands. Packed as ``[channels / lanes, ..., lanes]`` a tile's weights are one stream. That is
 done here, when the model is compiled; it costs nothing at run time. ``lanes`` is the width of the target's
 vectors, or half of that where fewer lanes stay empty and it takes no longer, so that every tile of whole
-vectors is made of whole blocks. Channels beyond the last whole block are
-filled up with zeros, computed, and cropped; so are columns (of images) and rows (of matrices) where their
-number, such as 149 or 197, cannot be cut into tiles that make good use of what they load.
+vectors is made of whole blocks. Channels beyond the last whole block are filled up with zeros, computed, and
+cropped; so are columns (of images) and rows (of matrices) where their number, such as 149 or 197, cannot be
+cut into tiles that make good use of what they load.
 """
 
 import math
@@ -27,7 +27,7 @@ from autotune.frontends.quantized.sums import SumsOfBytes
 from search.vectors import Vectors
 
 _FLOATS = ("float32", "float64", "float16")
-_SHARED = 4  # rows: fewer wait for weights of any width, and packing at run time moves more than it saves
+_SHARED = 4  # rows: for fewer, packing at run time moves more than it saves
 _PART, _OF_PART = "part", "_of_part"  # names of a block, and of the kernels that have it
 _IMAGE, _OF_PLANES = "image", "_of_planes"
 _MOST_PLANES = 4  # colours
@@ -251,8 +251,8 @@ class _Packer(PyExprMutator):  # type: ignore[misc]
             work = groups * blocks * vectors.lanes  # for each term of a group; joined, all have all terms
             return work, work * vectors.price(rows, blocks if joined == groups else 1, others)
 
-        whole, *narrow = self._vectors(weight).widths
-        if not narrow or rows * others < _SHARED:
+        whole, *narrow = self._vectors(weight).widths(rows * others)
+        if not narrow:
             return whole
         (work, time), (less, faster) = cost(whole), cost(narrow[0])
         return narrow[0] if less < work and faster < _NARROW_GAIN * time else whole

@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -240,14 +241,20 @@ def test_kernels_say_what_the_vendors_would_bring(result: BenchResult) -> None:
     assert "not compared: 7x7x64 1x1 to 3: 2 kernels" in said
 
 
+def kernels_of(net: Any, image: Any, folder: Path) -> list[tuple[int, KernelEntry | str]]:
+    """The layers of a network compared, three pairs each, by an empty database."""
+    torch = pytest.importorskip("torch")
+    path, db = folder / "net.pt2", folder / "empty.db"
+    torch.export.save(torch.export.export(net.eval(), (image,)), path)
+    create(str(db))
+    return list(bench_kernels(str(path), None, None, str(db), 1, 3))
+
+
 def test_each_layer_is_compared_with_the_vendors(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     layers = [torch.nn.Conv2d(3, 64, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(64, 1, 1)]
-    program = torch.export.export(torch.nn.Sequential(*layers).eval(), (torch.zeros(1, 3, 64, 64),))
-    torch.export.save(program, tmp_path / "two.pt2")
-    db = str(tmp_path / "empty.db")
-    create(db)
-    (one, kernel), (none, last) = bench_kernels(str(tmp_path / "two.pt2"), None, None, db, 1, 3)
+    net = torch.nn.Sequential(*layers)
+    (one, kernel), (none, last) = kernels_of(net, torch.zeros(1, 3, 64, 64), tmp_path)
     assert (one, none) == (1, 0) and isinstance(kernel, KernelEntry)
     assert last.startswith("64x64x64 1x1 to 1: ") if isinstance(last, str) else last.count == 1
     assert (kernel.layer, kernel.count, kernel.ours) == ("64x64x3 3x3 to 64", 1, "guess")
@@ -257,11 +264,7 @@ def test_each_layer_is_compared_with_the_vendors(tmp_path: Path) -> None:
 def test_a_layer_whose_image_is_rows_of_a_product_is_compared(tmp_path: Path) -> None:
     """13x13 places make poor tiles of an image, and good ones of 169 rows."""
     torch = pytest.importorskip("torch")
-    program = torch.export.export(torch.nn.Conv2d(256, 48, 1).eval(), (torch.zeros(1, 256, 13, 13),))
-    torch.export.save(program, tmp_path / "rows.pt2")
-    db = str(tmp_path / "empty.db")
-    create(db)
-    ((_, kernel),) = bench_kernels(str(tmp_path / "rows.pt2"), None, None, db, 1, 3)
+    ((_, kernel),) = kernels_of(torch.nn.Conv2d(256, 48, 1), torch.zeros(1, 256, 13, 13), tmp_path)
     assert isinstance(kernel, KernelEntry) and kernel.layer == "13x13x256 1x1 to 48"
 
 
